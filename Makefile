@@ -1,0 +1,44 @@
+# `make demo` and `make test` do all of their own set-up; they need python3 (3.11 or later) and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made
+
+.PHONY: help demo test test-fast lint docs docs-check lock install-bed clean
+help:            ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cloudfsck needs Python 3.11 or later; say which with make PYTHON=..."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make virtual environments: install python3-venv"; exit 1; }
+	@echo "making the virtual environment $(VENV) ..."
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)   ## make a damaged cloud, check it, repair it, check it again
+	@$(BIN)/cloudfsck demo
+
+test: $(STAMP)   ## every test; as root it first installs the real servers that the tests start
+	@status=0; tests/install-bed || status=$$?; \
+	if [ $$status -ne 0 ] && [ -n "$$CI" ]; then echo "the real servers are missing, and CI leaves nothing out"; exit 1; fi; \
+	$(BIN)/python -m pytest $(if $(CI),--left-out=fail,)
+
+test-fast: $(STAMP)  ## the tests that need no server
+	@$(BIN)/python -m pytest -m "not real" -n auto
+
+lint: $(STAMP)   ## ruff, mypy --strict, and the generated pages are current
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m docs.pages --check
+
+docs: $(STAMP)   ## write the generated pages anew
+	@$(BIN)/python -m docs.pages
+
+lock: $(STAMP)   ## pin the dependencies anew
+	@$(BIN)/pip install -q pip-tools
+	@cd requirements && for of in run dev; do ../$(BIN)/pip-compile -q --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade $$of.in -o $$of.txt; done
+
+clean:           ## remove what make made
+	rm -rf $(VENV) .venv-nova .cache build dist *.egg-info

@@ -1,0 +1,5 @@
+"""`python -m cloudfsck` is the command."""
+
+from cloudfsck.cli import main
+
+main()

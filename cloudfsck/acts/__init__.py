@@ -1,0 +1,37 @@
+"""Acts change one system each, and nothing else of ours writes the outside; here they go to JSON and come back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from cloudfsck.acts import directory, domain
+from cloudfsck.model import Act, Trouble
+
+KINDS: dict[str, type[Any]] = {
+    kind.kind: kind
+    for kind in (
+        domain.Pause, domain.Resume, domain.Hold, domain.Release, domain.Stop, domain.Start, domain.Undefine,
+        domain.Define, directory.Quarantine, directory.Restore, directory.Remove,
+    )
+}  # fmt: skip
+
+
+def to_json(act: Act) -> dict[str, Any]:
+    return {"act": act.kind, **dataclasses.asdict(act)}  # type: ignore[call-overload]
+
+
+def from_json(given: Mapping[str, Any]) -> Act:
+    """The act that `to_json` wrote.  Raises Trouble if a plan or journal was edited into something that is none."""
+    values = dict(given)
+    kind = KINDS.get(values.pop("act", None))
+    if kind is None:
+        raise Trouble(f"there is no act {given.get('act')!r}; the acts are {', '.join(KINDS)}")
+    try:
+        if isinstance(values.get("directory"), Mapping):
+            values["directory"] = directory.Directory(**values["directory"])
+        act: Act = kind(**values)
+    except TypeError as error:
+        raise Trouble(f"act {given.get('act')!r} is not as cloudfsck writes it: {error}") from error
+    return act

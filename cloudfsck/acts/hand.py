@@ -1,0 +1,1845 @@
+"""The program that acts on a hypervisor: one act a run, and it never acts on anything but what was seen.
+
+It runs as `python3 -` with a line `REQUEST = '<json>'` before it, or as a forced command that reads the request from
+standard input.  Standard library only, Python 3.6 and later.  Every act takes the lock, checks the fence, reads again,
+compares with what was seen (`was`), refuses what is unsafe, acts, looks again, and answers:
+
+    done     it stands as asked
+    moved    what was seen no longer holds; nothing is changed (or what was changed is changed back)
+    refused  it holds, but to act would not be safe; nothing is changed
+    failed   an error; `changed` says whether anything may be changed
+"""
+
+import ctypes
+import errno
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import struct
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*$")
+QUARANTINE = ".cloudfsck"
+MANIFEST = "manifest.json"
+# A tree with this beside it is being removed: it is no longer whole, and never comes back.
+REMOVING = "removing"
+GONE = " (deleted)"
+# Memory that the kernel shows like a file without a name.
+MEMORY = re.compile(r"/(memfd:|dev/|SYSV|anon_hugepage|proc/|sys/|\[)|.*/hugepages[^/]*/|.*/libvirt/qemu/ram/")
+# libvirt itself gives up after 30 s when another job holds a domain.
+VIRSH_SECONDS = 90
+LOCK_SECONDS = 20
+RESUME_SECONDS = 60
+# One argument of a program may be 128 KiB long.
+LONGEST = 100 * 1000
+STATES = {
+    "no state": "nostate",
+    "running": "running",
+    "idle": "blocked",
+    "paused": "paused",
+    "in shutdown": "shutdown",
+    "shut off": "shutoff",
+    "crashed": "crashed",
+    "pmsuspended": "pmsuspended",
+}
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+# renameat2, for a C library that does not know it by name.
+RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "ppc64le": 357, "ppc64": 357, "s390x": 347, "riscv64": 276}
+RENAME_NOREPLACE = 1
+# Why a hard link cannot be, by what the file system or the kernel's settings allow.
+NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+# The keys of each act, and of its `was`.
+ACTS = {
+    "domain.pause": ({"server", "was"}, {"id", "state", "persistent"}),
+    "domain.resume": ({"server", "was"}, {"id", "state"}),
+    "domain.stop": ({"server", "was"}, {"id", "state", "persistent"}),
+    "domain.start": ({"server", "was", "paused"}, {"state"}),
+    "domain.undefine": ({"server", "was"}, {"state", "xml_sha256"}),
+    "domain.define": ({"server", "saved"}, None),
+    "directory.quarantine": ({"server", "path", "was", "entry"}, {"inode", "device", "newest", "files", "bytes"}),
+    "directory.restore": ({"server", "path", "was", "entry"}, {"inode"}),
+    "directory.remove": ({"server", "path", "was", "entry"}, {"inode"}),
+}  # type: Dict[str, Tuple[Set[str], Optional[Set[str]]]]
+STATES_BEFORE = {
+    "domain.pause": ("running", "paused"),
+    "domain.resume": ("paused",),
+    "domain.stop": ("running", "paused", "shutoff"),
+    "domain.start": ("shutoff",),
+    "domain.undefine": ("shutoff",),
+}
+
+
+class Moved(Exception):
+    """What was seen no longer holds."""
+
+    def __init__(self, why: str, saw: Optional[Dict[str, Any]] = None) -> None:
+        super().__init__(why)
+        self.saw = saw or {}
+
+
+class Refused(Exception):
+    """It holds, but to act would not be safe."""
+
+    def __init__(self, why: str, saw: Optional[Dict[str, Any]] = None) -> None:
+        super().__init__(why)
+        self.saw = saw or {}
+
+
+class Failed(Exception):
+    """Something could not be read or done."""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Recipes held equal with the reading program by a test: each stands alone.
+
+
+def xml_digest(xml_text: str) -> str:
+    """The sha256 of a domain's XML, whatever its indentation, attribute order, comments, prefixes and CDATA marks."""
+    digest = hashlib.sha256()
+
+    def put(text: str) -> None:
+        piece = text.encode("utf-8")
+        digest.update(b"%d:" % len(piece))
+        digest.update(piece)
+
+    todo = [ElementTree.fromstring(xml_text.encode("utf-8", "surrogateescape"))]
+    while todo:
+        element = todo.pop()
+        children = list(element)
+        put(element.tag)
+        put(str(len(element.attrib)))
+        for key in sorted(element.attrib):
+            put(key)
+            put(element.attrib[key])
+        # Text that is only white space is indentation; any other text counts to the last blank.
+        put(element.text if element.text and element.text.strip() else "")
+        put(element.tail if element.tail and element.tail.strip() else "")
+        put(str(len(children)))
+        todo.extend(reversed(children))
+    return digest.hexdigest()
+
+
+def measure(path: str) -> Dict[str, int]:
+    """The size and age of a tree: inode and device of its top, files (all that is no directory), bytes (blocks on
+    disk, once an inode), newest (nanoseconds: the newest mtime or ctime of all that is in it, the top included).
+
+    Symlinks are counted, never followed; other file systems mounted inside are not entered.  What vanishes meanwhile is
+    not there; a top that is not there raises FileNotFoundError; anything else that cannot be read raises OSError
+    with the path.
+    """
+    top = os.lstat(path)
+    answer = {
+        "inode": top.st_ino,
+        "device": top.st_dev,
+        "files": 0 if stat.S_ISDIR(top.st_mode) else 1,
+        "bytes": top.st_blocks * 512,
+        "newest": max(top.st_mtime_ns, top.st_ctime_ns),
+    }
+    if not stat.S_ISDIR(top.st_mode):
+        return answer
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    seen = {top.st_ino}
+    # Descends by descriptor, so that a directory swapped for a symlink meanwhile does not lead out of the tree.
+    folders = []  # type: List[Tuple[int, str, List[str]]]
+    here = path
+    try:
+        descriptor = os.open(path, flags)
+        folders.append((descriptor, path, []))
+        folders[-1][2].extend(os.listdir(descriptor))
+        while folders:
+            descriptor, folder, names = folders[-1]
+            if not names:
+                folders.pop()
+                os.close(descriptor)
+                continue
+            name = names.pop()
+            here = os.path.join(folder, name)
+            try:
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            is_folder = stat.S_ISDIR(found.st_mode)
+            answer["newest"] = max(answer["newest"], found.st_mtime_ns, found.st_ctime_ns)
+            answer["files"] += 0 if is_folder else 1
+            if found.st_dev != top.st_dev:
+                continue
+            if found.st_ino not in seen:
+                seen.add(found.st_ino)
+                answer["bytes"] += found.st_blocks * 512
+            if is_folder:
+                try:
+                    below = os.open(name, flags, dir_fd=descriptor)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    # The directory is no directory any more: somebody replaced it.
+                    if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                        continue
+                    raise
+                folders.append((below, here, []))
+                try:
+                    folders[-1][2].extend(os.listdir(below))
+                except FileNotFoundError:
+                    # Removed after it was opened; the top would be gone, this is only empty.
+                    continue
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, here) from error
+    finally:
+        for descriptor, _, _ in folders:
+            os.close(descriptor)
+    return answer
+
+
+def qcow2_backing(path: str) -> Optional[Tuple[str, Optional[str]]]:
+    """What the header of an image says: (format, backing file), or None if the path is no regular file.
+
+    The format is "qcow2", "raw" (no qcow2 header) or "corrupt" (a qcow2 mark, but what follows cannot be right, so that
+    the backing file is not known).  A backing file is absolute (a relative name is taken from the image's folder) or,
+    when it is not a local file, the name as the header has it.
+    """
+    # Never follows a symlink, never waits for the other end of a FIFO.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
+            return None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        header = os.pread(descriptor, 72, 0)
+        if header[:4] != b"QFI\xfb":
+            return "raw", None
+        if len(header) < 72:
+            return "corrupt", None
+        version, offset, length = struct.unpack(">IQI", header[4:20])
+        if version not in (2, 3):
+            return "corrupt", None
+        if offset == 0:
+            return "qcow2", None
+        # The name is at most 1023 bytes long and lies in the first cluster, which is at most 2 MiB.
+        if not 0 < length <= 1023 or not 72 <= offset <= 2 * 1024 * 1024:
+            return "corrupt", None
+        raw = os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+    if len(raw) != length or b"\0" in raw:
+        return "corrupt", None
+    name = os.fsdecode(raw)
+    if name.startswith("json:"):
+        try:
+            node = json.loads(name[len("json:") :])
+        except (ValueError, RecursionError):
+            return "corrupt", None
+        local = None
+        while isinstance(node, dict) and local is None:
+            if node.get("driver") in (None, "file", "host_device", "qcow2", "raw"):
+                local = node.get("filename", node.get("file.filename"))
+            node = node.get("file")
+        if not isinstance(local, str):
+            return "qcow2", name
+        name = local
+    if name.startswith("file:"):
+        name = name[len("file:") :]
+        if name.startswith("///"):
+            name = name[2:]
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", name):
+        return "qcow2", name
+    return "qcow2", os.path.normpath(os.path.join(os.path.dirname(path), name))
+
+
+def open_paths(proc: str) -> Iterator[Tuple[int, str, str]]:
+    """All paths that processes hold: (pid, link, path) with the link to stat through (fd, cwd, root), "" for mappings.
+
+    A path is as the kernel shows it: in the process's own mount namespace, with " (deleted)" behind a name that is
+    gone.  Sockets, pipes and other things without a path are left out.  A process that ends meanwhile is not there;
+    one that may not be read raises OSError.
+    """
+    for pid in sorted(int(name) for name in os.listdir(proc) if name.isdigit()):
+        folder = os.path.join(proc, str(pid))
+        links = [os.path.join(folder, "cwd"), os.path.join(folder, "root")]
+        try:
+            links.extend(os.path.join(folder, "fd", number) for number in os.listdir(os.path.join(folder, "fd")))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+        for link in links:
+            try:
+                path = os.readlink(link)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if path.startswith("/"):
+                yield pid, link, path
+        try:
+            with open(os.path.join(folder, "maps"), "rb") as file:
+                maps = file.read()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for raw in set(re.findall(rb"^\S+ \S+ \S+ \S+ [1-9][0-9]* +(/.*)$", maps, re.MULTILINE)):
+            yield pid, "", os.fsdecode(raw.replace(b"\\012", b"\n"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# libvirt.
+
+
+class Virsh:
+    """A virsh command line of this host, or of the container that libvirt runs in."""
+
+    def __init__(self, argv: List[str]) -> None:
+        self.argv = list(argv)
+        # A key that may only start this program must not start any other by way of the request.
+        words = list(self.argv)
+        self.container = bool(words) and os.path.basename(words[0]) in ("docker", "podman")
+        if self.container:
+            if words[1:2] != ["exec"]:
+                raise Failed("virsh: {!r} is not an exec of virsh in a container".format(" ".join(self.argv)))
+            words = words[2:]
+            while words and words[0].startswith("-"):
+                words = words[2:] if words[0] in ("-e", "--env", "-u", "--user") else words[1:]
+            words = words[1:]
+        options = words[1:]
+        if not words or os.path.basename(words[0]) != "virsh":
+            raise Failed("virsh: {!r} does not run virsh".format(" ".join(self.argv)))
+        if options and (len(options) != 2 or options[0] not in ("-c", "--connect")):
+            raise Failed("virsh: of the options only -c URI is taken, not {!r}".format(" ".join(options)))
+        if options and (not re.match(r"[a-z]+(\+unix)?://", options[1]) or "command" in options[1]):
+            raise Failed("virsh: {!r} is not a connection on this host".format(options[1]))
+        self.prefix = self.argv[: len(self.argv) - len(words)]
+
+    def run(self, words: List[str], feed: Optional[bytes] = None) -> Tuple[int, str, str]:
+        """The status, output and error text of one virsh command."""
+        status, said, wrong = self.program(self.argv + ["-q"] + words, feed)
+        return status, said.decode("utf-8", "surrogateescape"), wrong
+
+    def program(self, argv: List[str], feed: Optional[bytes] = None) -> Tuple[int, bytes, str]:
+        if self.container and feed is not None and "-i" not in argv[: len(self.prefix)]:
+            argv = argv[:2] + ["-i"] + argv[2:]
+        process = None
+        try:
+            process = subprocess.Popen(
+                argv,
+                stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(os.environ, LC_ALL="C"),
+            )
+            out, wrong = process.communicate(feed, VIRSH_SECONDS)
+        except subprocess.TimeoutExpired:
+            assert process is not None
+            process.kill()
+            process.communicate()
+            raise Failed("{}: no answer within {} s".format(" ".join(argv), VIRSH_SECONDS)) from None
+        except OSError as error:
+            raise Failed("{} cannot be run: {}".format(argv[0], error.strerror)) from error
+        text = wrong.decode("utf-8", "replace").strip()
+        return process.returncode, out, "; ".join(line for line in text.splitlines() if line) or "no reason given"
+
+    def must(self, words: List[str]) -> str:
+        """The output of a virsh command that has to succeed."""
+        status, said, wrong = self.run(words)
+        if status != 0:
+            raise Failed("virsh {}: {}".format(" ".join(words), wrong))
+        return said
+
+    def ask(self, questions: List[str]) -> List[str]:
+        """The answers to the questions in order, of one virsh process; "" where virsh has none."""
+        mark = "@@" + os.urandom(12).hex() + "@@"
+        line = "".join("echo {}; {}; ".format(mark, question) for question in questions) + "echo " + mark
+        status, said, wrong = self.run([line])
+        parts = said.split(mark)
+        if len(parts) != len(questions) + 2:
+            raise Failed("virsh does not answer: {} (status {})".format(wrong, status))
+        return [part.strip() for part in parts[1:-1]]
+
+    def uuids(self) -> Set[str]:
+        """All domains.  virsh says by its status that this list is whole."""
+        return {line.strip().lower() for line in self.must(["list", "--all", "--uuid"]).splitlines() if line.strip()}
+
+    def names(self) -> Set[str]:
+        return {line.strip() for line in self.must(["list", "--all", "--name"]).splitlines() if line.strip()}
+
+
+def find_virsh(given: Optional[List[str]]) -> Virsh:
+    """The virsh that answers."""
+    if given:
+        return Virsh(given)
+    reasons = []
+    local = ["virsh", "-c", "qemu:///system"]
+    for before in ([], ["docker", "exec", "nova_libvirt"], ["podman", "exec", "nova_libvirt"]):
+        argv = before + local
+        if shutil.which(argv[0]) is None:
+            reasons.append(argv[0] + " is not installed")
+            continue
+        virsh = Virsh(argv)
+        status, said, wrong = virsh.run(["uri"])
+        if status == 0 and said.strip():
+            return virsh
+        reasons.append("{}: {}".format(" ".join(argv), wrong))
+    raise Failed("libvirt does not answer: " + "; ".join(reasons))
+
+
+def parse_xml(text: str) -> ElementTree.Element:
+    try:
+        return ElementTree.fromstring(text.encode("utf-8", "surrogateescape"))
+    except ElementTree.ParseError as error:
+        raise Failed("virsh dumpxml gives no XML: {}".format(error)) from error
+
+
+class Domains:
+    """The domains of this host, and the acts on one of them."""
+
+    def __init__(self, hand: "Hand") -> None:
+        self.hand = hand
+        self.virsh = hand.virsh
+        self.server = hand.server
+        self.was = hand.was
+
+    # What is read.
+
+    def facts(self) -> Optional[Dict[str, Any]]:
+        """The server's domain, read in one moment; None if there is none."""
+        for _ in range(5):
+            if self.server not in self.virsh.uuids():
+                return None
+            server = self.server
+            first, state, job, last = self.virsh.ask(
+                ["dominfo " + server, "domstate --reason " + server, "domjobinfo " + server, "dominfo " + server]
+            )
+            info = self.fields(first)
+            again = self.fields(last)
+            known = ("Id", "UUID", "Name", "State", "Persistent", "Autostart", "Managed save")
+            words = re.match(r"([a-z ]+?)(?: \((.*)\))?$", state)
+            if any(info.get(key) != again.get(key) or key not in info for key in known) or not words:
+                continue
+            if info["State"] != words.group(1):
+                continue
+            if info["UUID"].lower() != server:
+                raise Failed("virsh shows domain {} under the name {}".format(info["UUID"], server))
+            if words.group(1) not in STATES:
+                raise Failed("virsh domstate says {!r}, which is not known".format(state))
+            found = {
+                "id": None if info["Id"] == "-" else int(info["Id"]),
+                "name": info["Name"],
+                "state": STATES[words.group(1)],
+                "reason": words.group(2) or "",
+                "persistent": info["Persistent"] == "yes",
+                "autostart": info["Autostart"] == "enable",
+                "managed_save": info["Managed save"] == "yes",
+                "job": None,
+            }  # type: Dict[str, Any]
+            if found["id"] is not None:
+                told = self.fields(job)
+                if "Job type" not in told:
+                    status, said, wrong = self.virsh.run(["domjobinfo", server])
+                    if status != 0 and ("is not running" in wrong or "failed to get domain" in wrong):
+                        continue
+                    if status != 0 and "only on the source host" in wrong:
+                        said = "Job type: incoming migration"
+                    elif status != 0:
+                        raise Failed("virsh domjobinfo {}: {}".format(server, wrong))
+                    told = self.fields(said)
+                if told.get("Job type") != "None":
+                    found["job"] = told.get("Operation") or told.get("Job type") or "unknown"
+            return found
+        raise Failed("domain {} changes while it is read".format(self.server))
+
+    @staticmethod
+    def fields(text: str) -> Dict[str, str]:
+        pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
+        return {key.strip(): value.strip() for key, value in pairs}
+
+    def expected(self) -> Dict[str, Any]:
+        """The facts, if they are as `was` says."""
+        found = self.facts()
+        if found is None:
+            raise Moved("domain {} does not exist".format(self.server), {"exists": False})
+        for key, value in sorted(self.was.items()):
+            if key != "xml_sha256" and found[key] != value:
+                text = "domain {}: {} is {!r}, was {!r}".format(self.server, key, found[key], value)
+                raise Moved(text, found)
+        return found
+
+    def no_job(self, found: Dict[str, Any]) -> None:
+        """Refuses while libvirt works on the domain."""
+        if found["job"]:
+            raise Refused("a libvirt job runs on domain {}: {}".format(self.server, found["job"]), found)
+        if found["id"] is None:
+            return
+        tree = parse_xml(self.virsh.must(["dumpxml", self.server]))
+        if tree.find("devices/disk/mirror") is not None:
+            raise Refused("a block job runs on domain {}".format(self.server), found)
+        for target in tree.findall("devices/disk/target"):
+            name = target.get("dev") or ""
+            status, said, wrong = self.virsh.run(["blockjob", self.server, name, "--info"])
+            if status != 0 and "has no drive" not in wrong and "not currently have a source" not in wrong:
+                raise Failed("virsh blockjob {} {}: {}".format(self.server, name, wrong))
+            if status == 0 and said.strip() and "No current block job" not in said:
+                text = "a block job runs on disk {} of domain {}: {}".format(name, self.server, said.strip())
+                raise Refused(text, found)
+
+    def handle(self, found: Dict[str, Any]) -> str:
+        """What names just this run of the domain to virsh: its id.  A run that comes after it has another."""
+        number = str(found["id"])
+        return self.server if number in self.virsh.names() else number
+
+    # Pause and its way back.
+
+    def pause(self) -> Dict[str, Any]:
+        found = self.expected()
+        if found["state"] == "paused":
+            return found
+        self.no_job(found)
+        handle = self.handle(found)
+        self.hand.changed = True
+        status, _, wrong = self.virsh.run(["suspend", handle])
+        now = self.facts()
+        same = now is not None and all(now[key] == found[key] for key in ("id", "persistent"))
+        if status != 0:
+            if now is None or not same or now["state"] != "running":
+                self.hand.changed = now is not None and now["state"] == "paused"
+                if self.hand.changed:
+                    raise Failed("virsh suspend: {}; domain {} is paused now".format(wrong, self.server))
+                raise Moved("domain {} changed while it was to be paused: {}".format(self.server, wrong), now)
+            self.hand.changed = False
+            raise Failed("virsh suspend: {}".format(wrong))
+        if now is not None and same and now["state"] == "paused" and not now["job"]:
+            return now
+        if now is not None and now["state"] == "paused":
+            what = "a libvirt job began ({})".format(now["job"]) if same else "it became another run"
+            now = self.run_again(now["id"], what)
+        else:
+            what = "it is {} now".format("gone" if now is None else now["state"])
+        self.hand.changed = False
+        raise Moved("domain {} changed while it was paused: {}".format(self.server, what), now)
+
+    def run_again(self, run: Optional[int], what: str) -> Optional[Dict[str, Any]]:
+        """Let a domain run on that was paused by mistake.  A job on it (a migration) may hold it for a while."""
+        end = time.monotonic() + RESUME_SECONDS
+        while True:
+            status, _, wrong = self.virsh.run(["resume", self.server])
+            now = self.facts()
+            # It is another's affair once it is gone, runs, or is another run.
+            if now is None or now["state"] != "paused" or now["id"] != run:
+                return now
+            if time.monotonic() > end:
+                text = "domain {} is paused, {}, and could not be resumed: {}; it takes: virsh resume {}"
+                raise Failed(text.format(self.server, what, wrong if status else "it is still paused", self.server))
+            time.sleep(0.5)
+
+    def resume(self) -> Dict[str, Any]:
+        found = self.expected()
+        if found["job"]:
+            raise Refused("a libvirt job runs on domain {}: {}".format(self.server, found["job"]), found)
+        if found["reason"].startswith("post-copy") or found["reason"] == "starting up":
+            raise Refused("domain {} is paused for {}".format(self.server, found["reason"]), found)
+        handle = self.handle(found)
+        self.hand.changed = True
+        status, _, wrong = self.virsh.run(["resume", handle])
+        now = self.facts()
+        same = now is not None and now["id"] == found["id"]
+        if now is not None and same and now["state"] == "running":
+            return now
+        if now is not None and same and now["state"] == "paused":
+            self.hand.changed = status == 0
+            raise Failed("virsh resume: {}".format(wrong if status else "the domain is still paused: " + now["reason"]))
+        self.hand.changed = False
+        raise Moved("domain {} changed while it was to be resumed".format(self.server), now or {"exists": False})
+
+    # Stop and its way back.
+
+    def stop(self) -> Dict[str, Any]:
+        found = self.expected()
+        if found["state"] == "shutoff":
+            return found
+        self.stoppable(found)
+        saved = self.save_xml("stop")
+        # Saving took a while: once more, and then at once.
+        found = self.expected()
+        self.stoppable(found)
+        handle = self.handle(found)
+        self.hand.changed = True
+        status, _, wrong = self.virsh.run(["destroy", handle])
+        now = self.facts()
+        if now is not None and now["state"] == "shutoff" and now["persistent"]:
+            if status != 0:
+                self.hand.changed = False
+                raise Moved("domain {} stopped by itself: {}".format(self.server, wrong), now)
+            left = self.processes()
+            if left:
+                text = "virsh destroy is done and domain {} is shut off, but process {} is still there"
+                raise Failed(text.format(self.server, left[0]))
+            now["saved"] = saved
+            return now
+        if status != 0:
+            same = now is not None and now["id"] == found["id"]
+            self.hand.changed = False
+            if same:
+                raise Failed("virsh destroy: {}".format(wrong))
+            raise Moved("domain {} changed while it was to be stopped: {}".format(self.server, wrong), now or {})
+        if now is None:
+            text = "domain {} was undefined by somebody else while it was stopped, and is gone; its XML is in {}"
+            raise Failed(text.format(self.server, saved))
+        text = "virsh destroy is done, but domain {} is {} (id {}); its XML is in {}"
+        raise Failed(text.format(self.server, now["state"], now["id"], saved))
+
+    def stoppable(self, found: Dict[str, Any]) -> None:
+        if not found["persistent"]:
+            text = "domain {} is transient: if it is stopped, nothing of it is left".format(self.server)
+            raise Refused(text, found)
+        self.no_job(found)
+        pids = self.processes()
+        if len(pids) != 1:
+            text = "domain {} is {}, but {} QEMU processes with its uuid are to be seen, not one"
+            raise Refused(text.format(self.server, found["state"], len(pids)), found)
+        unnamed = self.unnamed(pids[0])
+        if unnamed:
+            text = "process {} of domain {} holds a file open that has no name any more: {}"
+            raise Refused(text.format(pids[0], self.server, unnamed[0]), found)
+
+    def processes(self) -> List[int]:
+        """The QEMU processes of the server, whether libvirt knows of them or not."""
+        answer = []
+        for pid in sorted(int(name) for name in os.listdir(self.hand.proc) if name.isdigit()):
+            try:
+                with open(os.path.join(self.hand.proc, str(pid), "cmdline"), "rb") as file:
+                    words = file.read().split(b"\0")
+                with open(os.path.join(self.hand.proc, str(pid), "stat"), "rb") as file:
+                    ended = file.read().rpartition(b")")[2].split()[:1] in ([b"Z"], [b"X"])
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if b"-uuid" not in words or ended:
+                continue
+            if words[words.index(b"-uuid") + 1 :][:1] == [self.server.encode("ascii")]:
+                answer.append(pid)
+        return answer
+
+    def unnamed(self, pid: int) -> List[str]:
+        """The regular files on disk that a process holds open and that have no name any more."""
+        folder = os.path.join(self.hand.proc, str(pid), "fd")
+        huge = []
+        with open("/proc/self/mountinfo", "rb") as file:
+            for line in file.read().splitlines():
+                words, _, rest = line.partition(b" - ")
+                if rest.startswith(b"hugetlbfs "):
+                    huge.append(unescape(words.split()[4]).rstrip("/") + "/")
+        answer = []
+        for number in os.listdir(folder):
+            link = os.path.join(folder, number)
+            try:
+                path = os.readlink(link)
+            except FileNotFoundError:
+                continue
+            if not path.startswith("/") or not path.endswith(GONE) or MEMORY.match(path):
+                continue
+            if any(path.startswith(point) for point in huge):
+                continue
+            try:
+                found = os.stat(link)
+            except FileNotFoundError:
+                # The descriptor was closed meanwhile, unless the link itself is still there.
+                if os.path.lexists(link):
+                    answer.append(path)
+                continue
+            if not stat.S_ISREG(found.st_mode):
+                continue
+            try:
+                # A file may bear a name that ends like this.
+                if os.path.samestat(found, os.lstat(path)):
+                    continue
+            except OSError:
+                pass
+            answer.append(path)
+        return answer
+
+    def lost_process(self, found: Dict[str, Any]) -> None:
+        """Refuses if libvirt takes the domain for shut off and its guest still runs."""
+        pids = self.processes()
+        if pids:
+            text = "domain {} is shut off for libvirt, but process {} still runs it".format(self.server, pids[0])
+            raise Refused(text, found)
+
+    def start(self) -> Dict[str, Any]:
+        found = self.expected()
+        self.lost_process(found)
+        paused = self.hand.act["paused"]
+        self.hand.changed = True
+        status, _, wrong = self.virsh.run(["start", self.server] + (["--paused"] if paused else []))
+        now = self.facts()
+        if status == 0 and now is not None and now["state"] == ("paused" if paused else "running"):
+            return now
+        if now is not None and now["state"] == "shutoff":
+            self.hand.changed = False
+            raise Failed("virsh start: {}".format(wrong))
+        if status != 0:
+            self.hand.changed = False
+            raise Moved("domain {} changed while it was to be started: {}".format(self.server, wrong), now)
+        raise Failed("virsh start is done, but domain {} is {}".format(self.server, now["state"] if now else "gone"))
+
+    # Undefine and its way back.
+
+    def save_folder(self) -> int:
+        """<state_dir>/domains/<server>, open."""
+        base = self.hand.state
+        for name in ("domains", self.server):
+            try:
+                os.mkdir(name, 0o700, dir_fd=base)
+                sync(base)
+            except FileExistsError:
+                pass
+            base = self.hand.keep(os.open(name, FOLDER, dir_fd=base))
+        return base
+
+    def save_xml(self, verb: str) -> str:
+        """Save the domain's XML, secrets and all; the path of the persistent one."""
+        folder = self.save_folder()
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + "-{}-{}".format(os.getpid(), verb)
+        for kind, words in (("live", ["dumpxml"]), ("inactive", ["dumpxml", "--inactive"])):
+            text = self.virsh.must(words + ["--security-info", self.server])
+            parse_xml(text)
+            write(folder, "{}-{}.xml".format(stamp, kind), text.encode("utf-8", "surrogateescape"))
+        sync(folder)
+        return os.path.join(self.hand.state_dir, "domains", self.server, stamp + "-inactive.xml")
+
+    def digest(self) -> str:
+        text = self.virsh.must(["dumpxml", "--inactive", self.server])
+        parse_xml(text)
+        return xml_digest(text)
+
+    def same_xml(self, found: Dict[str, Any]) -> None:
+        now = self.digest()
+        if now != self.was["xml_sha256"]:
+            found["xml_sha256"] = now
+            raise Moved("domain {}: its XML is another than was seen".format(self.server), found)
+
+    def undefine(self) -> Dict[str, Any]:
+        found = self.expected()
+        self.same_xml(found)
+        self.lost_process(found)
+        text = self.virsh.must(["dumpxml", "--inactive", "--security-info", self.server])
+        tree = parse_xml(text)
+        nvram = self.nvram_path(tree)
+        base = self.save_folder()
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + "-{}-undefine".format(os.getpid())
+        os.mkdir(stamp, 0o700, dir_fd=base)
+        folder = self.hand.keep(os.open(stamp, FOLDER, dir_fd=base))
+        saved = os.path.join(self.hand.state_dir, "domains", self.server, stamp)
+        kept = self.read_nvram(nvram) if nvram else None
+        if kept is not None:
+            write(folder, "nvram", kept)
+        write(folder, "domain.xml", text.encode("utf-8", "surrogateescape"))
+        owner = None if nvram is None or kept is None else self.nvram_owner(nvram)
+        facts = dict(found, xml_sha256=self.was["xml_sha256"])
+        facts.update(nvram=nvram, nvram_owner=owner, nvram_saved=kept is not None)
+        write(folder, "facts.json", json.dumps(facts, sort_keys=True).encode("ascii"))
+        sync(folder)
+        sync(base)
+        flags = []
+        if found["managed_save"]:
+            flags.append("--managed-save")
+        if nvram:
+            # libvirt would remove it even under a domain that was started just now; it goes after the domain is gone.
+            flags.append("--keep-nvram")
+        if tree.find("devices/tpm") is not None:
+            status, known, _ = self.virsh.run(["help", "undefine"])
+            if status == 0 and "--keep-tpm" in known:
+                flags.append("--keep-tpm")
+        found = self.expected()
+        self.same_xml(found)
+        self.lost_process(found)
+        self.hand.changed = True
+        status, _, wrong = self.virsh.run(["undefine", self.server] + flags)
+        now = self.facts()
+        if now is None:
+            answer = {"exists": False, "saved": saved, "managed_save": found["managed_save"]}  # type: Dict[str, Any]
+            if nvram and kept is not None and not self.drop_nvram(nvram, kept):
+                answer["left"] = nvram
+            return answer
+        if status != 0:
+            self.hand.changed = False
+            if now["state"] == "shutoff":
+                raise Failed("virsh undefine: {}".format(wrong))
+            raise Moved("domain {} changed while it was to be undefined: {}".format(self.server, wrong), now)
+        if not now["persistent"]:
+            # It was started in between, and lost only its definition: it gets that back.
+            status, _, wrong = self.virsh.run(["define", "/dev/stdin"], text.encode("utf-8", "surrogateescape"))
+            now = self.facts()
+            if status != 0 or now is None or not now["persistent"]:
+                said = "domain {} was started while it was undefined, and its definition could not be put back: {}; {}"
+                raise Failed(said.format(self.server, wrong, "it is in " + saved))
+        self.hand.changed = False
+        raise Moved("domain {} was started or defined while it was undefined".format(self.server), now)
+
+    @staticmethod
+    def nvram_path(tree: ElementTree.Element) -> Optional[str]:
+        """The file with the UEFI variables, if the domain has one on this host."""
+        found = tree.find("os/nvram")
+        if found is None:
+            return None
+        source = found.find("source")
+        path = (source.get("file") if source is not None else found.text) or ""
+        return path.strip() if path.strip().startswith("/") else None
+
+    def read_nvram(self, path: str) -> Optional[bytes]:
+        """What is in it, or None if there is none.  It lies where libvirt is, which may be a container."""
+        if self.virsh.container:
+            status, _, _ = self.virsh.program(self.virsh.prefix + ["test", "-e", path])
+            if status == 1:
+                return None
+            status, said, wrong = self.virsh.program(self.virsh.prefix + ["cat", path])
+            if status != 0:
+                raise Failed("the NVRAM {} cannot be read: {}".format(path, wrong))
+            return said
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Failed("the NVRAM {} is no file".format(path))
+            return file.read()
+
+    def nvram_owner(self, path: str) -> Optional[List[int]]:
+        if self.virsh.container:
+            return None
+        found = os.stat(path)
+        return [found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)]
+
+    def drop_nvram(self, path: str, kept: bytes) -> bool:
+        """Remove it if it is still what was saved."""
+        try:
+            if self.read_nvram(path) != kept:
+                return False
+            if self.virsh.container:
+                return self.virsh.program(self.virsh.prefix + ["rm", "-f", "--", path])[0] == 0
+            os.unlink(path)
+        except (OSError, Failed):
+            return False
+        return True
+
+    def define(self) -> Dict[str, Any]:
+        saved = self.hand.act["saved"]
+        base = os.path.join(self.hand.state_dir, "domains", self.server)
+        if os.path.dirname(saved) != base or not NAME.match(os.path.basename(saved)):
+            raise Failed("{} is not a folder in {}".format(saved, base))
+        try:
+            folder = self.hand.keep(os.open(os.path.basename(saved), FOLDER, dir_fd=self.save_folder()))
+            text = read(folder, "domain.xml").decode("utf-8", "surrogateescape")
+            facts = json.loads(read(folder, "facts.json").decode("ascii"))
+            kept = read(folder, "nvram") if facts["nvram_saved"] else None
+        except (OSError, ValueError, KeyError) as error:
+            raise Failed("what was saved in {} cannot be read: {}".format(saved, reason(error))) from error
+        tree = parse_xml(text)
+        name = (tree.findtext("name") or "").strip()
+        if (tree.findtext("uuid") or "").strip().lower() != self.server:
+            raise Failed("{} is the definition of another domain".format(saved))
+        nvram = self.nvram_path(tree)
+        if nvram and kept is not None:
+            there = self.read_nvram(nvram)
+            if there is not None and there != kept:
+                raise Refused("another NVRAM is at {}".format(nvram))
+        found = self.facts()
+        if found is not None:
+            raise Refused("domain {} exists".format(self.server), found)
+        if name in self.virsh.names():
+            raise Refused("another domain has the name {}".format(name))
+        self.hand.changed = True
+        if nvram and kept is not None and there is None:
+            self.put_nvram(nvram, kept, facts)
+        status, _, wrong = self.virsh.run(["define", "/dev/stdin"], text.encode("utf-8", "surrogateescape"))
+        if status == 0 and facts.get("autostart"):
+            self.virsh.must(["autostart", self.server])
+        now = self.facts()
+        if status != 0 or now is None:
+            self.hand.changed = now is not None or bool(nvram)
+            raise Failed("virsh define: {}".format(wrong))
+        now["xml_sha256"] = self.digest()
+        return now
+
+    def put_nvram(self, path: str, kept: bytes, facts: Dict[str, Any]) -> None:
+        if self.virsh.container:
+            status, _, wrong = self.virsh.program(self.virsh.prefix + ["tee", path], kept)
+            if status != 0:
+                raise Failed("the NVRAM {} cannot be written: {}".format(path, wrong))
+            return
+        folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            write(folder, os.path.basename(path), kept)
+            if facts.get("nvram_owner"):
+                user, group, mode = facts["nvram_owner"]
+                os.chown(os.path.basename(path), user, group, dir_fd=folder, follow_symlinks=False)
+                os.chmod(os.path.basename(path), mode, dir_fd=folder)
+            sync(folder)
+        except OSError as error:
+            raise Failed("the NVRAM {} cannot be written: {}".format(path, reason(error))) from error
+        finally:
+            os.close(folder)
+
+    # For the acts on directories.
+
+    def texts(self) -> Iterator[Tuple[str, str]]:
+        """(domain, text) for every text and attribute of every domain's live and persistent XML."""
+        todo = sorted(self.virsh.uuids())
+        for _ in range(5):
+            missed = []
+            for start in range(0, len(todo), 400):
+                part = todo[start : start + 400]
+                asked = [way + uuid for uuid in part for way in ("dumpxml ", "dumpxml --inactive ")]
+                assert sum(len(question) + 40 for question in asked) < LONGEST
+                answers = self.virsh.ask(asked)
+                for number, uuid in enumerate(part):
+                    live, kept = answers[2 * number : 2 * number + 2]
+                    if not live or not kept:
+                        missed.append(uuid)
+                        continue
+                    for text in (live, kept):
+                        for element in parse_xml(text).iter():
+                            for value in [element.text or ""] + list(element.attrib.values()):
+                                yield uuid, value.strip()
+            todo = sorted(set(missed) & self.virsh.uuids())
+            if not todo:
+                return
+        raise Failed("the XML of domain {} cannot be read".format(todo[0]))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files.
+
+
+def unescape(text: bytes) -> str:
+    """A path of mountinfo."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match.group(1), 8)]), text))
+
+
+def reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return "{}: {}".format(error.filename, error.strerror) if error.filename is not None else error.strerror
+    return "{}: {}".format(type(error).__name__, error)
+
+
+def sync(folder: int) -> None:
+    """A directory onto the disk; not every file system can."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+            raise
+
+
+def write(folder: int, name: str, data: bytes, replace: bool = False) -> None:
+    """A file that is there as a whole or not at all, and on the disk."""
+    if not replace and exists(folder, name):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+    aside = name + ".tmp"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(aside, flags, 0o600, dir_fd=folder)
+    try:
+        left = data
+        while left:
+            left = left[os.write(descriptor, left) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    if replace:
+        os.rename(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
+    else:
+        rename_new(folder, aside, folder, name)
+
+
+def read(folder: int, name: str) -> bytes:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    with open(descriptor, "rb") as file:
+        return file.read()
+
+
+def look(folder: int, name: str) -> Optional[os.stat_result]:
+    """What a name is, or None if nothing has it."""
+    try:
+        return os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def exists(folder: int, name: str) -> bool:
+    return look(folder, name) is not None
+
+
+def rename_new(old_folder: int, old: str, new_folder: int, new: str) -> None:
+    """Rename, but never onto anything."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    words = (old_folder, os.fsencode(old), new_folder, os.fsencode(new), RENAME_NOREPLACE)
+    number = RENAMEAT2.get(os.uname().machine)
+    if hasattr(libc, "renameat2"):
+        status = libc.renameat2(*words)
+    elif number is not None:
+        status = libc.syscall(ctypes.c_long(number), *words)
+    else:
+        status = -1
+        ctypes.set_errno(errno.ENOSYS)
+    if status == 0:
+        return
+    why = ctypes.get_errno()
+    if why not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(why, os.strerror(why), old, None, new)
+    # The file system (NFS) or the kernel does not know how.
+    if exists(new_folder, new):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
+    os.rename(old, new, src_dir_fd=old_folder, dst_dir_fd=new_folder)
+
+
+def walk(top: str) -> Iterator[Tuple[str, os.stat_result]]:
+    """All that is in a tree, as (path within, what it is), the top as ("", ...).  Symlinks are not followed; what
+    vanishes meanwhile is not there; anything that cannot be read raises OSError with the path."""
+    found = os.lstat(top)
+    yield "", found
+    todo = [""] if stat.S_ISDIR(found.st_mode) else []
+    while todo:
+        folder = todo.pop()
+        path = os.path.join(top, folder) if folder else top
+        try:
+            descriptor = os.open(path, FOLDER)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                continue
+            raise
+        try:
+            names = sorted(os.listdir(descriptor))
+            entries = [(name, look(descriptor, name)) for name in names]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, path) from error
+        finally:
+            os.close(descriptor)
+        for name, entry in entries:
+            if entry is None:
+                continue
+            inside = os.path.join(folder, name)
+            yield inside, entry
+            if stat.S_ISDIR(entry.st_mode):
+                todo.append(inside)
+
+
+def contents(top: str) -> Dict[str, Tuple[int, ...]]:
+    """A tree as it is, but for what a rename of its top changes."""
+    answer = {}  # type: Dict[str, Tuple[int, ...]]
+    for path, found in walk(top):
+        answer[path] = (found.st_dev, found.st_ino, found.st_mode, found.st_uid, found.st_gid, found.st_mtime_ns)
+        if path:
+            answer[path] += (found.st_size, found.st_ctime_ns)
+    return answer
+
+
+def mount_number(descriptor: int) -> Optional[bytes]:
+    """The mount that an open file lies on."""
+    with open("/proc/self/fdinfo/{}".format(descriptor), "rb") as file:
+        found = re.search(rb"^mnt_id:\s*(\d+)", file.read(), re.MULTILINE)
+    return found.group(1) if found else None
+
+
+def remove_tree(folder: int, name: str) -> None:
+    """Remove a directory and all in it by descriptors, so that nothing outside is ever reached: no symlink is
+    followed and no mount is entered."""
+    top = os.open(name, FOLDER, dir_fd=folder)
+    stack = [(top, name, folder)]
+    device = os.fstat(top).st_dev
+    mount = mount_number(top)
+    try:
+        if os.fstat(folder).st_dev != device or mount_number(folder) != mount:
+            raise OSError(errno.EXDEV, "something is mounted there", name)
+        while stack:
+            here, path, above = stack[-1]
+            below = None
+            for child in os.listdir(here):
+                found = look(here, child)
+                if found is None:
+                    continue
+                if not stat.S_ISDIR(found.st_mode):
+                    os.unlink(child, dir_fd=here)
+                    continue
+                below = os.open(child, FOLDER, dir_fd=here)
+                stack.append((below, os.path.join(path, child), here))
+                if os.fstat(below).st_dev != device or mount_number(below) != mount:
+                    raise OSError(errno.EXDEV, "something is mounted there", os.path.join(path, child))
+                break
+            if below is None:
+                os.rmdir(os.path.basename(path), dir_fd=above)
+                stack.pop()
+                os.close(here)
+    finally:
+        for descriptor, _, _ in stack:
+            os.close(descriptor)
+
+
+def same_bytes(one: int, name: str, other: int, other_name: str) -> bool:
+    """Whether two files hold the same."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=one), "rb") as left:
+        with open(os.open(other_name, flags, dir_fd=other), "rb") as right:
+            if os.fstat(left.fileno()).st_size != os.fstat(right.fileno()).st_size:
+                return False
+            while True:
+                block = left.read(1 << 20)
+                if block != right.read(1 << 20):
+                    return False
+                if not block:
+                    return True
+
+
+class Directory:
+    """A server's directory in the instances path, and the acts on it.
+
+    The entry in quarantine is made so that a crash between any two steps leaves the directory in one of its two
+    places, whole, and the entry such that the same act, or `restore`, goes on from there:
+    folders, manifest (which tells of the links to come), links, then the rename.
+    """
+
+    def __init__(self, hand: "Hand") -> None:
+        self.hand = hand
+        self.server = hand.server
+        self.was = hand.was
+        self.path = hand.act["path"]
+        self.entry = hand.act["entry"]
+        self.root = os.path.dirname(self.path)
+        self.name = os.path.basename(self.path)
+        if self.name not in (self.server, self.server + "_del", self.server + "_resize"):
+            raise Failed("{} is not a directory of server {}".format(self.path, self.server))
+        if not self.path.startswith("/") or os.path.normpath(self.path) != self.path or self.root == "/":
+            raise Failed("{} is not an absolute path".format(self.path))
+        if not NAME.match(self.entry) or not self.entry.endswith("-" + self.server):
+            raise Failed("{} is not an entry for server {}".format(self.entry, self.server))
+        if os.path.realpath(self.root) != self.root:
+            raise Refused("{} is reached through a symlink; the real path is wanted".format(self.root))
+        try:
+            self.root_fd = hand.keep(os.open(self.root, FOLDER))
+        except OSError as error:
+            raise Failed("{}: {}".format(self.root, error.strerror)) from error
+        self.aside = os.path.join(self.root, QUARANTINE, self.entry, "tree", self.name)
+        self.made = []  # type: List[Tuple[int, str]]
+
+    # What is read.
+
+    def facts(self, path: str) -> Dict[str, Any]:
+        try:
+            answer = dict(measure(path))  # type: Dict[str, Any]
+        except FileNotFoundError:
+            return {"exists": False}
+        answer["path"] = path
+        return answer
+
+    def inside(self, text: str) -> bool:
+        """Whether a path, of whoever's mount namespace, leads into the directory."""
+        return text.startswith("/") and (
+            self.name in text.split("/") or text == self.path or text.startswith(self.path + "/")
+        )
+
+    def unused(self, place: str) -> None:
+        """Refuses if anything on this host uses the directory, which is at `place` now."""
+        domains = Domains(self.hand)
+        if self.server in domains.virsh.uuids():
+            raise Refused("domain {} exists on this host".format(self.server))
+        pids = domains.processes()
+        if pids:
+            raise Refused("process {} runs server {}".format(pids[0], self.server))
+        nodes = set()
+        for path, found in walk(place):
+            nodes.add((found.st_dev, found.st_ino))
+            if found.st_dev != self.was.get("device", found.st_dev):
+                raise Refused("another file system is mounted at {}".format(os.path.join(place, path)))
+        for uuid, text in domains.texts():
+            if text.startswith("/") and (self.inside(text) or self.leads(text, nodes)):
+                raise Refused("domain {} uses {}".format(uuid, text))
+        self.not_mounted(place)
+        self.not_open(place, nodes)
+        for path, found in walk(self.root):
+            whole = os.path.join(self.root, path)
+            if not stat.S_ISREG(found.st_mode) or whole.startswith(place + "/"):
+                continue
+            try:
+                image = qcow2_backing(whole)
+            except FileNotFoundError:
+                continue
+            if image is None:
+                continue
+            if image[0] == "corrupt":
+                raise Refused("the header of {} is corrupt: its backing file is not known".format(whole))
+            if image[1] is not None and (self.inside(image[1]) or self.leads(image[1], nodes)):
+                raise Refused("{} has its backing file in the directory: {}".format(whole, image[1]))
+
+    @staticmethod
+    def leads(text: str, nodes: Set[Tuple[int, int]]) -> bool:
+        """Whether a path leads, by whatever links, to one of the files."""
+        try:
+            found = os.stat(text)
+        except (OSError, ValueError):
+            return False
+        return (found.st_dev, found.st_ino) in nodes
+
+    def not_mounted(self, place: str) -> None:
+        """Refuses if the directory, or anything in it, is mounted or mounted over, in any mount namespace."""
+        seen = set()  # type: Set[str]
+        files = ["/proc/self/mountinfo"]
+        for pid in sorted(name for name in os.listdir(self.hand.proc) if name.isdigit()):
+            try:
+                space = os.readlink(os.path.join(self.hand.proc, pid, "ns", "mnt"))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if space not in seen:
+                seen.add(space)
+                files.append(os.path.join(self.hand.proc, pid, "mountinfo"))
+        for path in files:
+            try:
+                with open(path, "rb") as file:
+                    lines = file.read().splitlines()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            except OSError as error:
+                # A process that ended meanwhile.
+                if error.errno == errno.EINVAL:
+                    continue
+                raise
+            for line in lines:
+                for text in (unescape(word) for word in line.split()[3:5]):
+                    if self.inside(text) or text == place or text.startswith(place + "/"):
+                        raise Refused("{} is mounted ({})".format(text, path))
+        for path in glob.glob("/sys/block/loop*/loop/backing_file"):
+            try:
+                with open(path, "rb") as file:
+                    text = os.fsdecode(file.read().strip())
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+                    continue
+                raise
+            if self.inside(text):
+                raise Refused("a loop device uses {}".format(text))
+
+    def not_open(self, place: str, nodes: Set[Tuple[int, int]]) -> None:
+        """Refuses if a process has a file of the directory open, mapped, or stands in it."""
+        for pid, link, path in open_paths(self.hand.proc):
+            if pid == os.getpid():
+                continue
+            plain = path[: -len(GONE)] if path.endswith(GONE) else path
+            if self.inside(plain) or plain.startswith(place + "/") or (link and self.leads(link, nodes)):
+                raise Refused("process {} has {} open".format(pid, path))
+
+    def chain(self) -> Tuple[Dict[str, List[str]], Dict[str, Dict[str, Any]]]:
+        """What the images in the directory rest on outside of it: ({image: files}, {file: what it is})."""
+        chains = {}  # type: Dict[str, List[str]]
+        needed = {}  # type: Dict[str, Dict[str, Any]]
+        for path, found in walk(self.path):
+            if not stat.S_ISREG(found.st_mode):
+                continue
+            at = os.path.join(self.path, path)
+            seen = {at}
+            while True:
+                try:
+                    image = qcow2_backing(at)
+                except FileNotFoundError:
+                    raise Moved("{} vanished".format(at), self.facts(self.path)) from None
+                if image is None or image[1] is None:
+                    if image is not None and image[0] == "corrupt":
+                        raise Refused("the header of {} is corrupt: its backing file is not known".format(at))
+                    break
+                at, outside = self.resolve(at, image[1])
+                if at in seen:
+                    raise Refused("the backing files of {} go in a circle".format(path))
+                seen.add(at)
+                if outside is not None:
+                    chains.setdefault(path, []).append(at)
+                    needed[at] = outside
+                    if outside["missing"]:
+                        break
+                elif not os.path.lexists(at):
+                    break
+        return chains, needed
+
+    def resolve(self, image: str, backing: str) -> Tuple[str, Optional[Dict[str, Any]]]:
+        """A backing file as this host sees it, and what it is if it lies outside of the directory."""
+        if not backing.startswith("/"):
+            raise Refused("the backing file of {} is no local file: {}".format(image, backing))
+        parts = backing.split("/")
+        if self.inside(backing):
+            if backing.startswith(self.path + "/"):
+                return backing, None
+            return os.path.join(self.path, *parts[parts.index(self.name) + 1 :]), None
+        # Nova in a container has another path for the same directory: the end of it is the same.
+        tails = [backing] + [os.path.join(self.root, *parts[start:]) for start in range(1, len(parts) - 1)]
+        there = []  # type: List[str]
+        for tail in tails:
+            try:
+                os.stat(tail)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            there.append(os.path.realpath(tail))
+        own = [path for path in there if path.startswith(self.root + "/")]
+        if not there:
+            return backing, {"missing": True, "inode": None, "size": None, "link": None}
+        if not own:
+            text = "the backing file {} of {} lies outside of {}: it cannot be kept from being removed"
+            raise Refused(text.format(backing, image, self.root))
+        found = os.lstat(own[0])
+        if not stat.S_ISREG(found.st_mode):
+            raise Refused("the backing file {} of {} is no regular file".format(own[0], image))
+        if found.st_dev != self.was["device"]:
+            raise Refused("the backing file {} of {} lies on another file system".format(own[0], image))
+        link = "{}-{}".format(found.st_ino, os.path.basename(own[0])[-100:])
+        facts = {"missing": False, "inode": found.st_ino, "size": found.st_size, "link": "backing/" + link}
+        return own[0], facts
+
+    # The entry.
+
+    def open_below(self, parts: List[str]) -> int:
+        """A folder below the instances path, reached without following any symlink."""
+        here = self.root_fd
+        for part in parts:
+            if part in ("", ".", ".."):
+                raise Failed("{} is not a path below {}".format("/".join(parts), self.root))
+            here = self.hand.keep(os.open(part, FOLDER, dir_fd=here))
+        return here
+
+    def parent_of(self, path: str) -> Tuple[int, str]:
+        """(the open folder of a file below the instances path, its name)"""
+        if not path.startswith(self.root + "/"):
+            raise Failed("{} does not lie in {}".format(path, self.root))
+        parts = path[len(self.root) + 1 :].split("/")
+        return self.open_below(parts[:-1]), parts[-1]
+
+    def open_keep(self, make: bool) -> Optional[int]:
+        """The folder of all quarantines."""
+        return self.folder(self.root_fd, QUARANTINE, make)
+
+    def folder(self, above: int, name: str, make: bool) -> Optional[int]:
+        """A folder of ours, made if it is not there and wanted."""
+        if make:
+            try:
+                os.mkdir(name, 0o700, dir_fd=above)
+                self.made.append((above, name))
+                sync(above)
+            except FileExistsError:
+                pass
+        try:
+            here = self.hand.keep(os.open(name, FOLDER, dir_fd=above))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise Refused("{} in {} is no directory".format(name, self.root)) from error
+            raise
+        found = os.fstat(here)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise Refused("{} in {} belongs to, or may be written by, another user".format(name, self.root))
+        return here
+
+    def manifest(self, entry: int) -> Optional[Dict[str, Any]]:
+        """What the entry's manifest says; None if there is none.  Raises ValueError if it says nothing right."""
+        try:
+            found = json.loads(read(entry, MANIFEST).decode("utf-8"))
+        except FileNotFoundError:
+            return None
+        if not isinstance(found, dict) or not isinstance(found.get("backing"), dict):
+            raise ValueError("the manifest of {} is not as it is written".format(self.entry))
+        for path, facts in found["backing"].items():
+            link = facts.get("link") if isinstance(facts, dict) else ""
+            if link is not None and not re.match(r"backing/[^/]+$", link):
+                raise ValueError("the manifest of {} has a wrong link for {}".format(self.entry, path))
+        return found
+
+    def quarantine(self) -> Dict[str, Any]:
+        here = look(self.root_fd, self.name)
+        if here is None:
+            return self.quarantined_before()
+        if stat.S_ISLNK(here.st_mode):
+            raise Refused("{} is a symlink".format(self.path))
+        if os.path.ismount(self.path):
+            raise Refused("{} is a mount point".format(self.path))
+        self.as_seen()
+        self.unused(self.path)
+        chains, needed = self.chain()
+        try:
+            tree = self.prepare(here, chains, needed)
+            # All that took a while: once more, and then at once.
+            before = contents(self.path)
+            self.as_seen()
+            self.not_open(self.path, {(found[0], found[1]) for found in before.values()})
+        except Exception:
+            self.discard()
+            raise
+        self.hand.changed = True
+        try:
+            rename_new(self.root_fd, self.name, tree, self.name)
+        except OSError as error:
+            self.hand.changed = exists(tree, self.name)
+            if self.hand.changed:
+                raise
+            self.discard()
+            if error.errno == errno.ENOENT:
+                raise Moved("{} is gone".format(self.path), {"exists": False}) from None
+            raise
+        try:
+            sync(tree)
+            sync(self.root_fd)
+            now = look(tree, self.name)
+            if now is None or now.st_ino != self.was["inode"]:
+                raise Moved("{} was replaced by another directory while it was moved".format(self.path))
+            if contents(self.aside) != before:
+                raise Moved("{} was written to while it was moved".format(self.path))
+            self.unused(self.aside)
+        except Exception as error:
+            self.bring_back(tree, error)
+        return dict(self.facts(self.aside), entry=self.entry, missing=[p for p in needed if needed[p]["missing"]])
+
+    def as_seen(self) -> None:
+        """Raises Moved if the directory is not as it was seen."""
+        found = self.facts(self.path)
+        if "inode" not in found:
+            raise Moved("{} is gone".format(self.path), found)
+        for key, value in sorted(self.was.items()):
+            if found[key] != value:
+                raise Moved("{}: {} is {}, was {}".format(self.path, key, found[key], value), found)
+        if not stat.S_ISDIR(os.lstat(self.path).st_mode):
+            raise Moved("{} is no directory".format(self.path), found)
+
+    def quarantined_before(self) -> Dict[str, Any]:
+        """The answer of an act that was cut off after its rename."""
+        found = self.facts(self.aside)
+        if found.get("inode") != self.was["inode"] or found.get("files") != self.was["files"]:
+            raise Moved("{} is gone".format(self.path), {"exists": False})
+        entry = self.open_below([QUARANTINE, self.entry])
+        if exists(entry, REMOVING):
+            raise Moved("{} is being removed".format(self.aside), {"exists": False})
+        tree = self.open_below([QUARANTINE, self.entry, "tree"])
+        sync(tree)
+        sync(self.root_fd)
+        manifest = self.manifest(entry)
+        backing = manifest["backing"] if manifest is not None else {}
+        return dict(found, entry=self.entry, missing=[path for path in backing if backing[path]["missing"]])
+
+    def bring_back(self, tree: int, error: Exception) -> None:
+        """What was moved is not what was seen, or not safe to move: it goes back, and nothing has happened."""
+        try:
+            rename_new(tree, self.name, self.root_fd, self.name)
+            sync(self.root_fd)
+        except OSError as other:
+            text = "{}; and it could not be brought back from {}: {}"
+            raise Failed(text.format(error, self.aside, reason(other))) from error
+        self.hand.changed = False
+        self.discard()
+        if isinstance(error, (Moved, Refused)):
+            raise Moved("{} (it is back in its place)".format(error), self.facts(self.path))
+        raise error
+
+    def prepare(self, here: os.stat_result, chains: Dict[str, List[str]], needed: Dict[str, Dict[str, Any]]) -> int:
+        """Make the entry, or go on with the one of an act that was cut off; its open folder for the tree."""
+        keep = self.open_keep(True)
+        entry = None if keep is None else self.folder(keep, self.entry, True)
+        tree = None if entry is None else self.folder(entry, "tree", True)
+        backing = None if entry is None else self.folder(entry, "backing", True)
+        if keep is None or entry is None or tree is None or backing is None:
+            raise Failed("the entry {} vanished while it was made".format(self.entry))
+        if os.fstat(tree).st_dev != here.st_dev or os.fstat(backing).st_dev != here.st_dev:
+            raise Refused("{} lies on another file system".format(os.path.join(self.root, QUARANTINE)))
+        if os.listdir(tree) or exists(entry, REMOVING):
+            raise Refused("the entry {} is in use".format(self.entry))
+        try:
+            before = self.manifest(entry)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        old = before["backing"] if before is not None else {}
+        for path, facts in needed.items():
+            # An act that was cut off may have linked what has vanished since: the link is all that is left of it.
+            link = old.get(path, {}).get("link")
+            if facts["missing"] and link and exists(backing, link[len("backing/") :]):
+                facts.update(old[path], missing=False)
+        wanted = {facts["link"] for facts in needed.values()}
+        for name in os.listdir(backing):
+            if "backing/" + name not in wanted:
+                self.unlink_spare(backing, name)
+        manifest = {
+            "version": 1,
+            "cloud": self.hand.cloud,
+            "entry": self.entry,
+            "server": self.server,
+            "was_path": self.path,
+            "at": time.time(),
+            "uid": here.st_uid,
+            "gid": here.st_gid,
+            "mode": stat.S_IMODE(here.st_mode),
+            "chain": {image: {path: needed[path]["link"] for path in paths} for image, paths in chains.items()},
+            "backing": needed,
+        }
+        manifest.update(self.was)
+        write(entry, MANIFEST, json.dumps(manifest, sort_keys=True).encode("ascii"), replace=True)
+        sync(entry)
+        for path, facts in sorted(needed.items()):
+            if not facts["missing"]:
+                self.link(path, facts, backing)
+        sync(backing)
+        return tree
+
+    def link(self, path: str, facts: Dict[str, Any], backing: int) -> None:
+        name = facts["link"][len("backing/") :]
+        found = look(backing, name)
+        if found is None:
+            try:
+                folder, last = self.parent_of(path)
+                os.link(last, name, src_dir_fd=folder, dst_dir_fd=backing, follow_symlinks=False)
+            except FileNotFoundError:
+                raise Moved("the backing file {} vanished".format(path), self.facts(self.path)) from None
+            except OSError as error:
+                if error.errno in NO_LINK:
+                    raise Refused("the backing file {} cannot be linked: {}".format(path, error.strerror)) from error
+                raise
+            found = look(backing, name)
+        if found is None or found.st_ino != facts["inode"] or not stat.S_ISREG(found.st_mode):
+            raise Moved("the backing file {} was replaced by another".format(path), self.facts(self.path))
+
+    @staticmethod
+    def unlink_spare(backing: int, name: str) -> None:
+        """Remove a link, but never the last name of a file."""
+        found = look(backing, name)
+        if found is None:
+            return
+        if found.st_nlink < 2:
+            raise Refused("{} is the last copy of a backing file".format(name))
+        os.unlink(name, dir_fd=backing)
+
+    def discard(self) -> None:
+        """Leave nothing of an entry without a tree.  The directory is in its place, so a rest of it harms nobody."""
+        try:
+            self.discard_entry()
+        except (OSError, Refused) as other:
+            text = other.args[0] if isinstance(other, Refused) else reason(other)
+            self.hand.notes.append("{} is left, without the directory: {}".format(self.entry, text))
+        if (self.root_fd, QUARANTINE) in self.made:
+            try:
+                os.rmdir(QUARANTINE, dir_fd=self.root_fd)
+            except OSError:
+                pass
+
+    def discard_entry(self) -> None:
+        try:
+            keep = self.open_below([QUARANTINE])
+            entry = self.open_below([QUARANTINE, self.entry])
+        except FileNotFoundError:
+            return
+        tree = self.folder(entry, "tree", False)
+        if exists(entry, REMOVING) or (tree is not None and os.listdir(tree)):
+            return
+        backing = self.folder(entry, "backing", False)
+        if backing is not None:
+            for link in os.listdir(backing):
+                self.unlink_spare(backing, link)
+            os.rmdir("backing", dir_fd=entry)
+        if tree is not None:
+            os.rmdir("tree", dir_fd=entry)
+        for name in (MANIFEST, MANIFEST + ".tmp"):
+            if exists(entry, name):
+                os.unlink(name, dir_fd=entry)
+        os.rmdir(self.entry, dir_fd=keep)
+
+    def restore(self) -> Dict[str, Any]:
+        keep = self.open_keep(False)
+        entry = None if keep is None else self.folder(keep, self.entry, False)
+        tree = None if entry is None else self.folder(entry, "tree", False)
+        aside = None if tree is None else look(tree, self.name)
+        here = look(self.root_fd, self.name)
+        if entry is not None and exists(entry, REMOVING):
+            raise Refused("{} is being removed and no longer whole".format(self.aside))
+        if aside is None:
+            if here is None or here.st_ino != self.was["inode"] or not stat.S_ISDIR(here.st_mode):
+                raise Moved("{} holds no directory of {}".format(self.entry, self.server), self.facts(self.path))
+        else:
+            if aside.st_ino != self.was["inode"] or not stat.S_ISDIR(aside.st_mode):
+                raise Moved("{}: inode is {}, was {}".format(self.aside, aside.st_ino, self.was["inode"]))
+            if here is not None:
+                raise Refused("{} exists".format(self.path), self.facts(self.path))
+        if entry is None:
+            return self.facts(self.path)
+        try:
+            manifest = self.manifest(entry)
+        except ValueError:
+            manifest = None
+        if manifest is not None and (manifest.get("was_path"), manifest.get("server")) != (self.path, self.server):
+            raise Refused("{} was taken from {}".format(self.entry, manifest.get("was_path")))
+        backing = self.folder(entry, "backing", False)
+        if manifest is not None and backing is not None:
+            self.link_back(manifest["backing"], backing)
+        if aside is not None and tree is not None:
+            self.hand.changed = True
+            try:
+                rename_new(tree, self.name, self.root_fd, self.name)
+            except FileExistsError:
+                self.hand.changed = False
+                raise Refused("{} exists".format(self.path), self.facts(self.path)) from None
+            except OSError:
+                self.hand.changed = look(self.root_fd, self.name) is not None
+                raise
+            sync(self.root_fd)
+            sync(tree)
+        answer = self.facts(self.path)
+        if answer.get("inode") != self.was["inode"]:
+            raise Failed("{} is not what was brought back from {}".format(self.path, self.aside))
+        left = self.drop_entry(manifest, False)
+        if left:
+            answer["left"] = left
+        return answer
+
+    def link_back(self, needed: Dict[str, Dict[str, Any]], backing: int) -> None:
+        """Give a backing file that vanished meanwhile its name back; refuse if another file has it."""
+        for path, facts in sorted(needed.items()):
+            if not facts["link"]:
+                continue
+            name = facts["link"][len("backing/") :]
+            kept = look(backing, name)
+            if kept is None:
+                # The act was cut off before this link, or after it was given back.
+                continue
+            try:
+                folder, last = self.parent_of(path)
+                found = look(folder, last)
+            except FileNotFoundError as error:
+                raise Refused("the backing file {} cannot be given back: {}".format(path, reason(error))) from error
+            if found is None:
+                self.hand.changed = True
+                try:
+                    os.link(name, last, src_dir_fd=backing, dst_dir_fd=folder, follow_symlinks=False)
+                except FileExistsError:
+                    found = look(folder, last)
+                else:
+                    sync(folder)
+                    continue
+            if found is not None and (found.st_dev, found.st_ino) == (kept.st_dev, kept.st_ino):
+                continue
+            if found is None or not stat.S_ISREG(found.st_mode) or not same_bytes(folder, last, backing, name):
+                raise Refused("the backing file {} is another than before".format(path))
+
+    def drop_entry(self, manifest: Optional[Dict[str, Any]], purge: bool) -> Optional[str]:
+        """Remove an entry whose tree is gone from it; what of it had to be left.  Only `purge` removes a link that
+        the manifest does not explain."""
+        path = os.path.join(self.root, QUARANTINE, self.entry)
+        try:
+            entry = self.open_below([QUARANTINE, self.entry])
+            backing = self.folder(entry, "backing", False)
+            if backing is not None:
+                known = {facts["link"] for facts in manifest["backing"].values()} if manifest is not None else set()
+                for name in os.listdir(backing):
+                    if not purge and "backing/" + name not in known:
+                        return os.path.join(path, "backing", name)
+                    os.unlink(name, dir_fd=backing)
+                os.rmdir("backing", dir_fd=entry)
+            if exists(entry, "tree"):
+                os.rmdir("tree", dir_fd=entry)
+            for name in (MANIFEST + ".tmp", REMOVING + ".tmp", MANIFEST, REMOVING):
+                if exists(entry, name):
+                    os.unlink(name, dir_fd=entry)
+            keep = self.open_below([QUARANTINE])
+            os.rmdir(self.entry, dir_fd=keep)
+            sync(keep)
+        except OSError as error:
+            return "{}: {}".format(path, reason(error))
+        except Refused as error:
+            return "{}: {}".format(path, error)
+        return None
+
+    def remove(self) -> Dict[str, Any]:
+        keep = self.open_keep(False)
+        entry = None if keep is None else self.folder(keep, self.entry, False)
+        here = look(self.root_fd, self.name)
+        if here is not None and here.st_ino == self.was["inode"]:
+            raise Moved("{} is in its place again".format(self.path), self.facts(self.path))
+        if entry is None:
+            return {"exists": False}
+        tree = self.folder(entry, "tree", False)
+        aside = None if tree is None else look(tree, self.name)
+        if tree is None or aside is None:
+            # A removal that was cut off after the tree; nothing else leaves an entry without tree and directory.
+            if not exists(entry, REMOVING) and exists(entry, MANIFEST):
+                raise Moved("{} holds no directory".format(self.entry), {"exists": False})
+            self.hand.changed = True
+            return self.removed()
+        if aside.st_ino != self.was["inode"] or not stat.S_ISDIR(aside.st_mode):
+            raise Moved("{}: inode is {}, was {}".format(self.aside, aside.st_ino, self.was["inode"]))
+        if os.listdir(tree) != [self.name]:
+            raise Refused("{} holds more than the directory of {}".format(self.entry, self.server))
+        self.was.setdefault("device", aside.st_dev)
+        self.unused(self.aside)
+        again = look(tree, self.name)
+        if again is None or again.st_ino != self.was["inode"]:
+            raise Moved("{} was replaced by another directory".format(self.aside))
+        self.hand.changed = True
+        write(entry, REMOVING, str(self.was["inode"]).encode("ascii"), replace=True)
+        sync(entry)
+        remove_tree(tree, self.name)
+        sync(tree)
+        return self.removed()
+
+    def removed(self) -> Dict[str, Any]:
+        left = self.drop_entry(None, True)
+        if left:
+            raise Failed("the directory is removed, but something is left: {}".format(left))
+        return {"exists": False}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The act: request, lock, fence, answer.
+
+
+class Hand:
+    """One run of this program: what is asked, what it holds open, and whether anything may be changed."""
+
+    def __init__(self, request: Dict[str, Any]) -> None:
+        self.changed = False
+        self.opened = []  # type: List[int]
+        if request.get("version") != 1:
+            raise Failed("version {!r} of the request is not known".format(request.get("version")))
+        self.cloud = request.get("cloud")  # type: Any
+        self.fence = request.get("fence")  # type: Any
+        self.state_dir = request.get("state_dir")  # type: Any
+        self.proc = request.get("proc") or "/proc"  # type: str
+        self.act = request.get("act")  # type: Any
+        self.notes = []  # type: List[str]
+        if not isinstance(self.cloud, str) or not NAME.match(self.cloud):
+            raise Failed("the request names no cloud")
+        if not isinstance(self.fence, int) or isinstance(self.fence, bool) or self.fence < 0:
+            raise Failed("the request has no fence")
+        if not isinstance(self.state_dir, str) or os.path.normpath(self.state_dir) != self.state_dir:
+            raise Failed("the request has no state_dir")
+        if not self.state_dir.startswith("/"):
+            raise Failed("state_dir {} is not absolute".format(self.state_dir))
+        if not isinstance(self.act, dict) or self.act.get("do") not in ACTS:
+            raise Failed("the request has no act that is known")
+        keys, was = ACTS[self.act["do"]]
+        if set(self.act) != keys | {"do"}:
+            raise Failed("{} takes {}, not {}".format(self.act["do"], sorted(keys), sorted(set(self.act) - {"do"})))
+        self.was = self.act.get("was", {})
+        if was is not None and (not isinstance(self.was, dict) or set(self.was) != was):
+            raise Failed("the `was` of {} takes {}".format(self.act["do"], sorted(was)))
+        if not all(isinstance(self.act[key], str) for key in keys - {"was", "paused"}):
+            raise Failed("{}: a value is no text".format(self.act["do"]))
+        if not isinstance(self.act.get("paused", False), bool):
+            raise Failed("`paused` is true or false")
+        states = STATES_BEFORE.get(self.act["do"])
+        if states is not None and self.was["state"] not in states:
+            raise Failed("{} is for a domain that is {}".format(self.act["do"], " or ".join(states)))
+        self.was = dict(self.was)
+        self.server = self.act["server"]
+        if not UUID.match(self.server):
+            raise Failed("{!r} is not a server".format(self.server))
+        given = request.get("virsh")
+        if given is not None and not (isinstance(given, list) and all(isinstance(word, str) for word in given)):
+            raise Failed("virsh is a list of words")
+        self.given = given
+        self.found = None  # type: Optional[Virsh]
+
+    def keep(self, descriptor: int) -> int:
+        """Close it when the act is over."""
+        self.opened.append(descriptor)
+        return descriptor
+
+    def take(self) -> None:
+        """The lock, for the whole act, and the fence: whoever was overtaken by another writer acts no more."""
+        os.makedirs(self.state_dir, 0o700, exist_ok=True)
+        self.state = self.keep(os.open(self.state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = self.keep(os.open(self.cloud + ".lock", flags, 0o600, dir_fd=self.state))
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise Failed("another act on this host takes longer than {} s".format(LOCK_SECONDS)) from None
+                time.sleep(0.1)
+        name = self.cloud + ".fence"
+        try:
+            text = read(self.state, name).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            text = "0"
+        if not re.match(r"[0-9]+$", text):
+            raise Failed("{} is not a number: {!r}".format(os.path.join(self.state_dir, name), text))
+        if self.fence < int(text):
+            raise Refused("writer {} is behind {}".format(self.fence, int(text)))
+        if self.fence > int(text):
+            write(self.state, name, str(self.fence).encode("ascii"), replace=True)
+            sync(self.state)
+
+    def perform(self) -> Dict[str, Any]:
+        self.take()
+        kind, verb = self.act["do"].split(".")
+        what = Domains(self) if kind == "domain" else Directory(self)
+        saw = getattr(what, verb)()  # type: Dict[str, Any]
+        return saw
+
+    @property
+    def virsh(self) -> Virsh:
+        """Looked for when it is first needed: to bring a directory back takes no libvirt."""
+        if self.found is None:
+            self.found = find_virsh(self.given)
+        return self.found
+
+    def close(self) -> None:
+        while self.opened:
+            os.close(self.opened.pop())
+
+
+def answer(request: Any) -> Dict[str, Any]:
+    """Perform the request.  Never raises."""
+    hand = None
+    outcome, why, saw = "done", None, {}  # type: str, Optional[str], Dict[str, Any]
+    try:
+        if not isinstance(request, dict):
+            raise Failed("the request is no object")
+        hand = Hand(request)
+        saw = hand.perform()
+    except Moved as error:
+        outcome, why, saw = "moved", str(error), error.saw
+    except Refused as error:
+        outcome, why, saw = "refused", str(error), error.saw
+    except Failed as error:
+        outcome, why = "failed", str(error)
+    except Exception as error:
+        outcome, why = "failed", reason(error)
+    finally:
+        if hand is not None:
+            hand.close()
+    if hand is not None and why is not None:
+        why = "; ".join([why] + hand.notes)
+    told = {"version": 1, "outcome": outcome, "why": why, "saw": saw}  # type: Dict[str, Any]
+    if outcome in ("moved", "refused") and hand is not None and hand.changed:
+        told["outcome"] = "failed"
+    if told["outcome"] == "failed":
+        told["changed"] = hand is not None and hand.changed
+    return told
+
+
+def main(given: Optional[str]) -> None:
+    # An act that has begun is ended, even if whoever asked for it is gone.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    os.umask(0o077)
+    nonce = ""
+    try:
+        request = json.loads(given if given is not None else sys.stdin.read())
+        nonce = str(request.get("nonce", "")) if isinstance(request, dict) else ""
+        if not re.match(r"[A-Za-z0-9_-]*$", nonce):
+            nonce = ""
+    except ValueError as error:
+        request = None
+        told = {"version": 1, "outcome": "failed", "why": "the request is no JSON: {}".format(error), "saw": {}}
+        told["changed"] = False
+    else:
+        told = answer(request)
+    print("\n@@cloudfsck {} begin@@\n{}\n@@cloudfsck {} end@@".format(nonce, json.dumps(told), nonce), flush=True)
+
+
+if __name__ == "__main__":
+    main(globals().get("REQUEST"))

@@ -1,0 +1,245 @@
+"""Carry out a plan: gate, act, verify, with the journal around each act.
+
+It is handed the function that reads a scope, so that what it looks at again is what the checks look at.  It never plans:
+an act that the checks would not plan now, on a fresh reading, is not done.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cloudfsck import journal, plan, proof
+from cloudfsck.config import Config
+from cloudfsck.journal import Journal
+from cloudfsck.model import Act, Check, Finding, Hold, Moved, Outcomeless, Refused, Row, Scope, Trouble
+from cloudfsck.proof import Prove
+from cloudfsck.snapshot import Snapshot
+from cloudfsck.state import Lease, State, utcnow
+
+#: Acts that one gate lets through together, and for how long.
+BATCH = 25
+GATE_LASTS = 60.0
+
+#: How long an object is left alone when what became of an act on it is not known: longer than a program of ours lives.
+FREEZE = dt.timedelta(minutes=15)
+
+Look = Callable[[Scope], Snapshot]
+Send = Callable[[Act, Lease], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How one act of a plan ended."""
+
+    entry: plan.Entry
+    outcome: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Means:
+    """What apply is handed: how to prove a scope, how to look at hosts alone, how to have an act done."""
+
+    prove: Prove
+    look: Look
+    send: Send
+
+
+def apply(
+    made: plan.Plan, checks: Mapping[str, Check], config: Config, state: State, means: Means
+) -> Iterator[Done]:
+    """Do the acts of a plan, and yield how each ended.  Raises Trouble when the run must stop."""
+    with state.lease() as lease:
+        freeze_broken_off(state)
+        book = Journal(state.folder, state.new_run(), {"plan": made.run, "purge": made.purge, "fence": lease.fence})
+        try:
+            for start in range(0, len(made.entries), BATCH):
+                batch = made.entries[start : start + BATCH]
+                passed: dict[int, str] = {}
+                opened = -GATE_LASTS
+                for place, entry in enumerate(batch):
+                    if time.monotonic() - opened >= GATE_LASTS:
+                        passed = _gate(batch[place:], checks, config, state, means, made.purge)
+                        opened = time.monotonic()
+                    why = passed[entry.number] or _gate([entry], checks, config, state, means, made.purge)[entry.number]
+                    if why:
+                        yield Done(entry, "moved", why)
+                        continue
+                    yield from _act(entry, book, lease, state, means)
+        finally:
+            book.close()
+
+
+def undo(
+    entries: Sequence[journal.Entry], state: State, means: Means
+) -> Iterator[Done]:
+    """Take acts back, the last first, each guarded by what stands there now."""
+    with state.lease() as lease:
+        freeze_broken_off(state)
+        book = Journal(state.folder, state.new_run(), {"undo": entries[0].run if entries else "", "fence": lease.fence})
+        try:
+            for number, entry in enumerate(reversed(entries), start=1):
+                back = entry.act.undo(entry.saw)
+                shown = plan.Entry(number, entry.check, entry.key, "ask", back or entry.act, (entry.act.host,))
+                if back is None:
+                    yield Done(shown, "refused", "it cannot be undone")
+                    continue
+                yield from _act(shown, book, lease, state, means, undoes=entry.name)
+        finally:
+            book.close()
+
+
+def freeze_broken_off(state: State) -> None:
+    """Freeze what an earlier run was at when it died."""
+    for entry in journal.broken_off(state.folder):
+        state.freeze(entry.act.host, entry.act.server, "cloudfsck broke off in the midst of it", utcnow() + FREEZE)
+        journal.settle(state.folder, entry)
+
+
+def _gate(
+    entries: Sequence[plan.Entry], checks: Mapping[str, Check], config: Config, state: State, means: Means, purge: bool
+) -> dict[int, str]:
+    """Why each entry may not be done now; empty where it may.  Two fresh readings must agree on the finding, and the
+    check must plan this very act for it."""
+    asked = [_asked_for(entry) for entry in entries]
+    before, after = means.prove(proof.scope(asked))
+    try:
+        clocks = before.clocks()
+        tagged = plan.tags(after)
+        stands = proof.reread(asked, checks, lambda scope: (before, after))
+    finally:
+        before.close()
+        after.close()
+    stops = [*state.halts(), *(f"the clock of {part} stepped back" for part in state.clocks(clocks))]
+    if stops:
+        raise Trouble(f"nothing more is repaired: {stops[0]}")
+    keeps, frozen = state.keeps(), state.frozen()
+    exact_only = state.whole_readings() < 2
+    verdicts = {}
+    for entry, found in zip(entries, stands, strict=True):
+        check = checks[entry.check]
+        if found is None:
+            why = "read again, its places do not show it any more, or not all of them answer"
+        else:
+            found = replace(found, first_seen=state.first_seen(entry.check, entry.key))
+            why = _why_not(entry, found, check, config, clocks, purge) or plan.kept_or_frozen(found, keeps, tagged, frozen)
+        if not why and exact_only and entry.act.undoing != "exact":
+            why = "before the whole cloud was read twice, only what can be undone exactly is done"
+        if not why and len(state.seen_today(entry.check)) > proof.most(entry.check, check, config):
+            why = f"{entry.check} found too much in 24 hours"
+        verdicts[entry.number] = why
+    return verdicts
+
+
+def _why_not(
+    entry: plan.Entry, found: Finding, check: Check, config: Config, clocks: Mapping[str, dt.datetime], purge: bool
+) -> str:
+    """Why what two readings agree on does not bear the entry's act; empty when it does."""
+    if found.risk == "by-hand":
+        return f"by hand: {found.row['by_hand'] or 'no program repairs this'}"
+    if found.state == "held":
+        if not proof.overdue(found, config):
+            return f"it stands {found.row['rung']}, and not yet long enough"
+    elif why := proof.unsettled(found, check, config, clocks):
+        return why
+    if entry.act.destroys and not purge:
+        return "only purge does this"
+    if check.repair is None or entry.act not in list(check.repair(found.row)):
+        return "it is not as it was when the plan was made"
+    return ""
+
+
+def _act(
+    entry: plan.Entry, book: Journal, lease: Lease, state: State, means: Means, undoes: str | None = None
+) -> Iterator[Done]:
+    """Do one act and verify it.  Raises Trouble when it failed, or did something else than it declares: then the whole
+    run stops."""
+    act = entry.act
+    scope = Scope(frozenset({act.server}), frozenset({act.host}))
+    expected = means.look(scope)
+    try:
+        gaps = expected.heard().gaps
+        if gaps:
+            yield Done(entry, "moved", f"{act.host} does not answer any more: {next(iter(gaps.values()))}")
+            return
+        try:
+            act.effect(expected.db)
+        except Moved as error:
+            yield Done(entry, "moved", str(error))
+            return
+        state.renew(lease)
+        book.begin(entry.number, entry.check, entry.key, act, undoes)
+        try:
+            saw = means.send(act, lease)
+        except (Moved, Refused) as error:
+            outcome = "moved" if isinstance(error, Moved) else "refused"
+            book.end(entry.number, outcome, str(error), {})
+            yield Done(entry, outcome, str(error))
+            return
+        except Trouble as error:
+            book.end(entry.number, "failed", str(error), {})
+            yield Done(entry, "failed", str(error))
+            raise Trouble(f"{entry} failed, and nothing was changed by it: {error}") from error
+        except Outcomeless as error:
+            state.freeze(act.host, act.server, str(error), utcnow() + FREEZE)
+            book.end(entry.number, "unknown", str(error), {})
+            yield Done(entry, "unknown", f"{error}; nothing is sent to {act.server} before {FREEZE} have passed")
+            return
+        _move(entry, state, book.run)
+        book.end(entry.number, "done", "", saw)
+        yield Done(entry, "done", "")
+        difference = _difference(expected, means.look(scope))
+        if difference:
+            state.freeze(act.host, act.server, f"it did not do what it declares: {difference}", utcnow() + FREEZE)
+            raise Trouble(f"{entry} did not do what it declares, and the run stops: {difference}")
+    finally:
+        expected.close()
+
+
+def _move(entry: plan.Entry, state: State, run: str) -> None:
+    """Note the rung on which the act left its object."""
+    act = entry.act
+    kind = act.kind.split(".")[0]
+    if act.rung is None:
+        state.release(kind, act.host, act.server)
+    else:
+        since = dt.datetime.fromisoformat(str(since)) if (since := getattr(act, "stood_since", None)) else utcnow()
+        state.hold(Hold(entry.check, kind, act.host, act.server, act.rung, since, run, getattr(act, "entry", "")))
+
+
+#: What an act declares of the places that it touches, and what a fresh reading must show.
+_DECLARED = {
+    "libvirt_domains": "host, uuid, name, state, persistent",
+    "qemu_processes": "host, uuid",
+    "instance_dirs": "host, name, kind, inode",
+    "quarantine": "host, entry, server, inode, was_path",
+}
+
+
+def _difference(expected: Snapshot, found: Snapshot) -> str:
+    """What a fresh reading shows otherwise than the acts' effects declare; empty when they agree."""
+    try:
+        gaps = found.heard().gaps
+        if gaps:
+            return f"it could not be read: {next(iter(gaps.values()))}"
+        for table, columns in _DECLARED.items():
+            query = f"SELECT DISTINCT {columns} FROM {table} ORDER BY ALL"
+            should, does = expected.rows(query), found.rows(query)
+            if should != does:
+                return f"{table} is {_said(does)}, and should be {_said(should)}"
+        return ""
+    finally:
+        found.close()
+
+
+def _said(rows: Sequence[Row]) -> str:
+    return "; ".join(" ".join(str(value) for value in row.values()) for row in rows) or "empty"
+
+
+def _asked_for(entry: plan.Entry) -> Finding:
+    """The finding that an entry stands for, as far as its key and its act tell: enough to know what to read again."""
+    return Finding(entry.check, entry.key, "ask", "seen", {"server": entry.act.server, "hosts": entry.hosts})

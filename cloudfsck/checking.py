@@ -1,0 +1,95 @@
+"""Run a check over a snapshot.  Pure: the same snapshot gives the same answer.
+
+A finding stands only on what was heard: each row says which hosts and cells could acquit it, and unless every table
+that the query reads was read whole there, the finding is unproven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cloudfsck import tables
+from cloudfsck.model import GIVEN, Answer, Check, Finding, Gap, Row, State, Trouble, Unknown
+from cloudfsck.snapshot import Heard, Snapshot
+
+Known = Mapping[tables.Per, set[str]]
+
+
+def run(name: str, check: Check, snapshot: Snapshot) -> Answer:
+    """The answer of one check.  Raises Trouble if the query is not one that can be trusted."""
+    read = snapshot.tables_read(check.query)
+    heard = snapshot.heard()
+    gaps = _gaps(read, heard)
+    expected = sum(len(heard.parts(table)) or 1 for table in read)
+    looked_at = sum(
+        found[0] for table in check.accused if (found := snapshot.db.execute(f"SELECT count(*) FROM {table}").fetchone())
+    )
+    findings: list[Finding] = []
+    if not read - heard.tables:
+        known = _known(snapshot)
+        for row in snapshot.rows(check.query):
+            missing = [column for column in GIVEN if column not in row]
+            if missing:
+                raise Trouble(f"the query of {name} does not select {', '.join(missing)}")
+            findings.append(_finding(name, check, row, read, heard, known))
+    unknown = Unknown(name, tuple(gaps)) if gaps else None
+    return Answer(name, tuple(findings), unknown, looked_at, expected, expected - len(gaps))
+
+
+def _gaps(read: frozenset[str], heard: Heard) -> list[Gap]:
+    """What the check could not look at."""
+    never = [Gap(table, "", "was not read") for table in sorted(read - heard.tables)]
+    return never + [gap for (table, _), gap in sorted(heard.gaps.items()) if table in read]
+
+
+def _known(snapshot: Snapshot) -> Known:
+    """The hosts and cells that there are, whether or not anybody asked them."""
+    return {
+        "host": {row["host"] for row in snapshot.rows("SELECT host FROM roster WHERE libvirt")},
+        "cell": {row["cell"] for row in snapshot.rows("SELECT cell FROM nova_cell_mappings")},
+    }
+
+
+def _finding(name: str, check: Check, row: Row, read: frozenset[str], heard: Heard, known: Known) -> Finding:
+    lacking = _lacking(row, read, heard, known)
+    held = row["rung"] is not None
+    state: State = "unproven" if lacking else "held" if held else "seen"
+    why = ""
+    if lacking:
+        others = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        why = f"who could acquit it was not heard: {lacking[0]}{others}"
+    risk = "by-hand" if row["by_hand"] is not None else check.risk
+    return Finding(name, str(next(iter(row.values()))), risk, state, row, why)
+
+
+def _lacking(row: Row, read: frozenset[str], heard: Heard, known: Known) -> list[Gap]:
+    """Every part that could acquit the row and was not heard, on any of the tables that the query reads."""
+    server = str(row["server"])
+    lacking = []
+    for table in sorted(read):
+        parts = _parts(tables.BY_NAME[table].per, row, heard, known)
+        if parts is None:
+            lacking.append(Gap("roster", "", "is not whole, and every host counts"))
+            continue
+        lacking += [gap for part in parts if (gap := heard.lacks(table, part, server))]
+    return lacking
+
+
+def _parts(per: tables.Per, row: Row, heard: Heard, known: Known) -> list[str] | None:
+    """The parts of a table that the row rests on; None when they cannot be named."""
+    if per == "api":
+        return [tables.API]
+    if per == "cloud":
+        return [""]
+    named = row["hosts"] if per == "host" else row["cells"]
+    if named is not None and None not in named:
+        return sorted(named)
+    kin = [table.name for table in tables.TABLES if table.per == per]
+    everybody = sorted({part for table in kin for part in heard.parts(table)} | known.get(per, set()))
+    if not everybody or (per == "host" and heard.lacks("roster", "", "")):
+        return None
+    return everybody
+
+
+def run_all(checks: Mapping[str, Check], snapshot: Snapshot) -> dict[str, Answer]:
+    return {name: run(name, check, snapshot) for name, check in checks.items()}

@@ -1,0 +1,628 @@
+"""The commands; the only module that prints or exits.
+
+The exit status is fsck's, a sum of bits: 0 clean, 1 faults corrected, 4 faults left, 8 something could not be read or done,
+16 usage, 32 cancelled.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.syntax import Syntax
+from typer.exceptions import TyperException
+
+from cloudfsck import __version__, apply, checking, checks, config, demo, discover, journal, plan, proof, report, scenario
+from cloudfsck.acts import hypervisor
+from cloudfsck.config import Config
+from cloudfsck.model import Act, Check, Finding, Scope, Trouble
+from cloudfsck.proof import Verdict
+from cloudfsck.snapshot import Snapshot
+from cloudfsck.sources import Sources, nova
+from cloudfsck.sources.database import Unreadable
+from cloudfsck.state import KEEP_KINDS, Lease, State, utcnow
+from cloudfsck.tables import TABLES
+
+CLEAN, CORRECTED, LEFT, TROUBLE, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
+
+#: Snapshots that are kept; older ones are removed.
+SNAPSHOTS = 10
+
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="fsck for an OpenStack cloud: find what leaked or contradicts itself, prove it, repair it.",
+    epilog="Exit status, a sum of bits: 0 clean, 1 faults corrected, 4 faults left, 8 something could not be read or"
+    " done, 16 usage, 32 cancelled.",
+)  # fmt: skip
+keep_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What must never be touched.")
+app.add_typer(keep_app, name="keep")
+
+
+class Format(enum.StrEnum):
+    text = "text"
+    json = "json"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="For a person, or for a program.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; only what a program may repair is repaired.")]
+
+
+def main() -> None:
+    """Run the command line, and leave with its exit status."""
+    try:
+        status = app(standalone_mode=False)
+    except TyperException as error:  # all that Typer raises here is about how it was called
+        error.show() if hasattr(error, "show") else err.print(f"Error: {error}", markup=False)
+        status = USAGE
+    except (typer.Abort, KeyboardInterrupt):
+        err.print("cancelled")
+        status = CANCELLED
+    except (Trouble, Unreadable) as error:
+        err.print(f"cloudfsck: {error}", style="red", markup=False)
+        status = TROUBLE
+    except BrokenPipeError:  # whoever read our output has seen enough
+        sys.stderr.close()
+        status = TROUBLE
+    if status == 130:  # what Typer makes of Ctrl-C
+        status = CANCELLED
+    sys.exit(status if isinstance(status, int) else CLEAN)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        out.print(f"cloudfsck {__version__}")
+        raise typer.Exit(CLEAN)
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    configuration: Annotated[
+        Path | None, typer.Option("--config", "-c", help="The configuration; else ./ or /etc/cloudfsck/ cloudfsck.toml.")
+    ] = None,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    context.obj = configuration
+
+
+# ------------------------------------------------------------------------------------------ what commands share
+
+
+class Session:
+    """What a command works with: the configuration, the checks, the state store, the sources."""
+
+    def __init__(self, context: typer.Context) -> None:
+        self.checks = checks.load()
+        self.path = config.find(context.obj)
+        try:
+            self.config: Config = config.load(self.path, frozenset(self.checks))
+        except Trouble as error:
+            err.print(f"cloudfsck: {error}", style="red", markup=False)
+            raise typer.Exit(USAGE) from error
+        self.active = {name: check for name, check in self.checks.items() if name not in self.config.skip}
+        self.state = State(self.config.cloud)
+        self.sources = Sources(self.config, self.state.holds)
+
+    @property
+    def snapshots(self) -> Path:
+        return self.config.cloud.state / "snapshots"
+
+    def means(self) -> apply.Means:
+        """What apply is handed; the writing key is opened here and nowhere else."""
+        if self.config.hosts.transport == "ssh" and self.config.write.ssh is None:
+            raise Trouble(f"{self.path} has no [write.ssh]: without the second key nothing can be repaired")
+        roster = self.sources.roster()
+
+        def send(act: Act, lease: Lease) -> Any:
+            if act.host not in roster.hosts:
+                raise Trouble(f"{act.host} is no host of the roster")
+            target, place = self.sources.target(roster.hosts[act.host])
+            ssh = self.config.write.ssh
+            return hypervisor.send(act, target, place, ssh, self.config.cloud.name, lease.fence)
+
+        return apply.Means(self.sources.prove, self.sources.look, send)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of long work on standard error, where that is a terminal."""
+    if not err.is_terminal:
+        yield lambda what, done, total: None
+        return
+    columns = (TextColumn("{task.description:12}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as shown:
+        tasks: dict[str, Any] = {}
+
+        def note(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = shown.add_task(what, total=total)
+            shown.update(tasks[what], completed=done, total=total)
+
+        yield note
+
+
+def _show(format: Format, text: RenderableType | Callable[[], RenderableType], data: Any) -> None:
+    if format is Format.json:
+        print(json.dumps(data() if callable(data) else data, indent=2, default=str))
+    else:
+        out.print(text() if callable(text) else text)
+
+
+def _read(session: Session, run: str) -> Snapshot:
+    """The whole cloud, in a snapshot of that name that is still open for writing."""
+    with _progress() as progress:
+        return session.sources.read(session.snapshots / f"{run}.duckdb", progress)
+
+
+def _judge(session: Session) -> tuple[Verdict, Snapshot]:
+    run = session.state.new_run()
+    snapshot = _read(session, run)
+    snapshot.note(cloud=session.config.cloud.name, run=run, version=__version__)
+    with _progress() as progress:
+        verdict = proof.judge(
+            session.active, snapshot, run, session.state, session.config, session.sources.prove, progress
+        )
+    return verdict, snapshot
+
+
+def _finish(session: Session, snapshot: Snapshot) -> None:
+    snapshot.finish()
+    for old in sorted(session.snapshots.glob("*.duckdb"))[:-SNAPSHOTS]:
+        old.unlink(missing_ok=True)
+
+
+def _plan(session: Session, verdict: Verdict, snapshot: Snapshot, purge: bool) -> plan.Plan:
+    made = plan.make(
+        verdict, session.checks, session.config.cloud.name, purge=purge, keeps=session.state.keeps(),
+        tags=plan.tags(snapshot), frozen=session.state.frozen(), first_reading=session.state.whole_readings() < 2,
+    )  # fmt: skip
+    return plan.played(made, session.active, snapshot)
+
+
+def _status(verdict: Verdict) -> int:
+    faults = any(finding.state in ("seen", "proven") for finding in verdict.findings)
+    unknown = bool(verdict.stops) or any(answer.unknown for answer in verdict.answers.values())
+    return (LEFT if faults else CLEAN) + (TROUBLE if unknown else CLEAN)
+
+
+# ------------------------------------------------------------------------------------------ finding
+
+
+@app.command()
+def check(context: typer.Context, format: FormatOption = Format.text) -> int:
+    """Read the cloud, find what is wrong, prove it, and report.  Changes nothing."""
+    session = Session(context)
+    verdict, snapshot = _judge(session)
+    _finish(session, snapshot)
+    _show(
+        format,
+        partial(report.check_text, verdict, session.checks, session.config),
+        partial(report.check_json, verdict, session.checks, session.config, str(snapshot.path)),
+    )
+    return _status(verdict)
+
+
+@app.command(name="plan")
+def plan_(
+    context: typer.Context,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the plan to this file.")] = None,
+    format: FormatOption = Format.text,
+) -> int:
+    """Check, and say what `repair` would do.  Changes nothing."""
+    session = Session(context)
+    verdict, snapshot = _judge(session)
+    made = _plan(session, verdict, snapshot, purge=False)
+    _finish(session, snapshot)
+    if output is not None:
+        plan.save(made, output)
+    _show(format, partial(report.plan_text, made), partial(plan.to_json, made))
+    return _status(verdict)
+
+
+@app.command()
+def snapshot(context: typer.Context, format: FormatOption = Format.text) -> int:
+    """Read the whole cloud into a snapshot, without checking it."""
+    session = Session(context)
+    run = session.state.new_run()
+    taken = _read(session, run)
+    taken.note(cloud=session.config.cloud.name, run=run, version=__version__)
+    gaps = taken.heard().gaps.values()
+    _finish(session, taken)
+    lines = "\n".join(f"could not be read: {gap}" for gap in gaps)
+    _show(
+        format, f"{taken.path}" + (f"\n{lines}" if lines else ""),
+        {"snapshot": str(taken.path), "gaps": [{"table": gap.table, "part": gap.part, "why": gap.why} for gap in gaps]},
+    )  # fmt: skip
+    return TROUBLE if gaps else CLEAN
+
+
+# ------------------------------------------------------------------------------------------ repairing
+
+
+@app.command()
+def repair(
+    context: typer.Context,
+    plan_file: Annotated[Path | None, typer.Argument(help="A plan that `plan -o` wrote, perhaps cut down.")] = None,
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    format: FormatOption = Format.text,
+) -> int:
+    """Repair what was proven: one reversible step for each finding, verified, and journalled for `undo`."""
+    session = Session(context)
+    return _repair(session, plan_file, False, yes, dry_run, format)
+
+
+@app.command()
+def purge(
+    context: typer.Context,
+    yes: Yes = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    format: FormatOption = Format.text,
+) -> int:
+    """Destroy what has stood on the last rung of its ladder past its time, proven again.  The only command that does."""
+    return _repair(Session(context), None, True, yes, dry_run, format)
+
+
+def _repair(
+    session: Session, plan_file: Path | None, purging: bool, yes: bool, dry_run: bool, format: Format
+) -> int:
+    if plan_file is not None:
+        made = plan.load(plan_file, session.config.cloud.name, session.active)
+        if made.purge != purging:
+            raise Trouble(f"{plan_file} is a plan to purge, and `repair` never destroys")
+        left, status = 0, CLEAN
+    else:
+        verdict, snapshot = _judge(session)
+        made = _plan(session, verdict, snapshot, purging)
+        _finish(session, snapshot)
+        left = sum(finding.state in ("seen", "proven") for finding in verdict.findings)
+        status = _status(verdict) & TROUBLE
+    if dry_run or not made.entries:
+        _show(format, partial(report.plan_text, made), partial(plan.to_json, made))
+        return status + (LEFT if left else CLEAN)
+    means = session.means()
+    if not yes:
+        err.print(report.plan_text(made))
+        _ask(session, f"Do these {len(made.entries)} acts on {session.config.cloud.name}?")
+    done: list[apply.Done] = []
+    try:
+        for one in apply.apply(made, session.active, session.config, session.state, means):
+            done.append(one)
+            if format is Format.text:
+                out.print(report.done_text(one.entry, one.outcome, one.why))
+    finally:
+        if format is Format.json:
+            shown = [report.done_json(one.entry, one.outcome, one.why) for one in done]
+            print(json.dumps({"schema_version": report.VERSION, "acts": shown}, indent=2, default=str))
+    corrected = sum(one.outcome == "done" for one in done)
+    failed = any(one.outcome in ("failed", "unknown") for one in done)
+    faults = left - corrected if plan_file is None and not purging else len(made.entries) - corrected
+    if format is Format.text:
+        out.print(f"{corrected} of {len(made.entries)} acts done; `cloudfsck undo` lists what can be taken back", style="bold")
+    return (CORRECTED if corrected else CLEAN) + (LEFT if faults > 0 else CLEAN) + (status or (TROUBLE if failed else CLEAN))
+
+
+def _ask(session: Session, question: str) -> None:
+    """Have a person agree; a cloud made for testing, where nothing needs to settle, has to be named."""
+    if not sys.stdin.isatty():
+        raise Trouble("nobody is there to be asked; --yes agrees beforehand")
+    if session.config.proof.settle_factor == 0:
+        name = session.config.cloud.name
+        if typer.prompt(f"{question} Faults need not have lasted here; type the cloud's name ({name}) to go on") != name:
+            raise typer.Abort()
+    else:
+        typer.confirm(question, abort=True, err=True)
+
+
+@app.command()
+def undo(
+    context: typer.Context,
+    which: Annotated[str | None, typer.Argument(help="A run, or RUN/ACT; without it, what could be taken back.")] = None,
+    yes: Yes = False,
+    format: FormatOption = Format.text,
+) -> int:
+    """Take acts back, the last first, each under the same guards as it was done."""
+    session = Session(context)
+    if which is None:
+        runs = {run: journal.read(session.state.folder, run) for run in journal.runs(session.state.folder)}
+        _show(format, partial(report.runs_text, runs), partial(report.runs_json, runs))
+        return CLEAN
+    run, _, number = which.partition("/")
+    entries = journal.read(session.state.folder, run)
+    if number:
+        entries = [entry for entry in entries if str(entry.number) == number]
+        if not entries:
+            raise Trouble(f"run {run} has no act {number}")
+    wanted = [entry for entry in entries if entry.outcome == "done" and entry.undone_by is None]
+    if not wanted:
+        _show(format, "Nothing to take back.", {"schema_version": report.VERSION, "acts": []})
+        return CLEAN
+    means = session.means()
+    if not yes:
+        for entry in reversed(wanted):
+            err.print(f"{entry.name}  {entry.act.undo(entry.saw) or 'cannot be undone: ' + str(entry.act)}", markup=False)
+        _ask(session, f"Take back these {len(wanted)} acts on {session.config.cloud.name}?")
+    done: list[apply.Done] = []
+    for one in apply.undo(wanted, session.state, means):
+        done.append(one)
+        if format is Format.text:
+            out.print(report.done_text(one.entry, one.outcome, one.why))
+    shown = [report.done_json(one.entry, one.outcome, one.why) for one in done]
+    if format is Format.json:
+        print(json.dumps({"schema_version": report.VERSION, "acts": shown}, indent=2, default=str))
+    corrected = sum(one.outcome == "done" for one in done)
+    return (CORRECTED if corrected else CLEAN) + (TROUBLE if corrected < len(wanted) else CLEAN)
+
+
+@app.command("accept-restore")
+def accept_restore(context: typer.Context) -> int:
+    """Take Nova's databases as they are now: they were restored, or a clock was set, and that is known."""
+    accepted = Session(context).state.accept_restore()
+    for line in accepted:
+        out.print(f"accepted: {line}", markup=False)
+    out.print("The databases are taken as they are now; only exact undoes before the cloud was read twice more.")
+    return CLEAN
+
+
+# ------------------------------------------------------------------------------------------ looking
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help="server")],
+    id: Annotated[str, typer.Argument(help="Its UUID.")],
+    format: FormatOption = Format.text,
+) -> int:
+    """Everything that every place says of one server now, side by side, and what the checks find."""
+    if kind != "server":
+        raise typer.BadParameter(f"there is no kind {kind!r}; the kinds are: server")
+    session = Session(context)
+    before, taken = session.sources.prove(Scope(frozenset({id}), None))
+    before.close()
+    places: dict[str, list[dict[str, Any]]] = {}
+    for table in TABLES:
+        if table.key:
+            mine = " OR ".join(f'"{column}" = $id' for column in table.key)
+            rows = taken.rows(f"SELECT * FROM {table.name} WHERE {mine} ORDER BY ALL", {"id": id})
+            if rows:
+                places[table.name] = rows
+    busy = [row["why"] for row in taken.rows("SELECT why FROM busy_servers WHERE server = $id", {"id": id})]
+    found = [one for answer in checking.run_all(session.active, taken).values() for one in answer.findings if one.server == id]
+    gaps = list(taken.heard().gaps.values())
+    if format is Format.json:
+        data = {
+            "server": id, "busy": busy, "places": {name: report.rows_json(rows) for name, rows in places.items()},
+            "findings": [{"check": one.check, "key": one.key, "state": one.state, "why": one.why or None} for one in found],
+            "unknown": [{"table": gap.table, "part": gap.part, "why": gap.why} for gap in gaps],
+        }  # fmt: skip
+        print(json.dumps(data, indent=2, default=str))
+    else:
+        _show_server(id, places, busy, found, [str(gap) for gap in gaps], session.checks)
+    return (LEFT if found else CLEAN) + (TROUBLE if gaps else CLEAN)
+
+
+def _show_server(
+    id: str, places: dict[str, list[dict[str, Any]]], busy: list[str], found: list[Finding], gaps: list[str],
+    known: dict[str, Check],
+) -> None:  # fmt: skip
+    if not places:
+        out.print(f"No place that was read knows {id}.")
+    for name, rows in places.items():
+        out.print(f"{name}", style="bold")
+        for row in rows:
+            facts = (f"{column} {value}" for column, value in row.items() if value is not None and value != id)
+            out.print("  " + ", ".join(facts), markup=False)
+    for why in busy:
+        out.print(f"busy: {why}", style="cyan", markup=False)
+    for one in found:
+        out.print(f"{one.state}: {known[one.check].title}  {one.key}  [{one.check}]", style="bold red", markup=False)
+    for gap in gaps:
+        out.print(f"could not be read: {gap}", style="magenta", markup=False)
+
+
+@app.command("checks")
+def checks_(format: FormatOption = Format.text) -> int:
+    """The checks, a line each."""
+    known = checks.load()
+    rows = [{"check": name, "risk": one.risk, "finds": one.title} for name, one in known.items()]
+    _show(format, partial(report.rows_text, rows), partial(report.checks_json, known))
+    return CLEAN
+
+
+def _complete_check(incomplete: str) -> list[str]:
+    return [name for name in checks.load() if name.startswith(incomplete)]
+
+
+@app.command()
+def explain(
+    check: Annotated[str, typer.Argument(help="A check; `cloudfsck checks` lists them.", autocompletion=_complete_check)],
+    format: FormatOption = Format.text,
+) -> int:
+    """What a check finds, why it matters, what its repair does, its query, and a scenario."""
+    known = checks.load()
+    if check not in known:
+        raise typer.BadParameter(f"there is no check {check!r}; the checks are: {', '.join(known)}")
+    one = known[check]
+    example = next(case for case in one.scenarios if case.finds)
+    if format is Format.json:
+        print(json.dumps({**report.checks_json({check: one})[0], "query": scenario.plain(one.query),
+                          "scenario": {"title": example.title, "world": scenario.plain(example.world),
+                                       "finds": example.finds, "plans": example.plans}}, indent=2))  # fmt: skip
+        return CLEAN
+    out.print(one.text.strip(), markup=False)
+    settle = proof.words(one.settle)
+    out.print(f"\nRisk {one.risk}; counts after {settle}; refuses more than {one.limit} in 24 hours, or {one.share:.0%}.\n")
+    query = scenario.plain(one.query)
+    out.print(Syntax(query, "sql", background_color="default") if out.is_terminal else query, markup=False)
+    out.print(f"\nA scenario: {example.title}\n\n{scenario.plain(example.world)}\n", markup=False)
+    out.print(f"It finds {', '.join(example.finds)}" + (f", and would {example.plans.strip()}" if example.plans else ""))
+    return CLEAN
+
+
+@app.command()
+def sql(
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help="A SELECT; docs/tables.md has the tables.")],
+    file: Annotated[Path | None, typer.Option("--snapshot", help="Another snapshot than the newest.")] = None,
+    format: FormatOption = Format.text,
+) -> int:
+    """Ask the newest snapshot yourself."""
+    if file is None:
+        session = Session(context)
+        taken = sorted(session.snapshots.glob("*.duckdb"))
+        if not taken:
+            raise Trouble("there is no snapshot yet; `cloudfsck snapshot` takes one")
+        file = taken[-1]
+    opened = Snapshot.open(file)
+    try:
+        rows = opened.query(query)
+    finally:
+        opened.close()
+    _show(format, partial(report.rows_text, rows), partial(report.rows_json, rows))
+    return CLEAN
+
+
+@app.command()
+def doctor(context: typer.Context, format: FormatOption = Format.text) -> int:
+    """Can every source be reached, and with what rights?  What would be Unknown?  Changes nothing."""
+    session = Session(context)
+    rows: list[dict[str, Any]] = []
+
+    def note(what: str, where: str, fault: str | None, said: str = "") -> None:
+        rows.append({"what": what, "where": where, "state": "fault" if fault else "good", "says": fault or said})
+
+    databases = [session.sources.api]
+    try:
+        databases += session.sources.cells()
+    except Unreadable as error:
+        note("cells", str(session.sources.api), str(error))
+    for database in databases:
+        try:
+            with database.open() as reading:
+                note("database", str(database), None, f"its clock says {reading.clock():%Y-%m-%d %H:%M:%S} UTC")
+        except Unreadable as error:
+            note("database", str(database), str(error))
+    with _progress() as progress:
+        taken = session.sources.read(None, progress)
+    gaps = taken.heard().gaps
+    told: set[tuple[str, str]] = set()
+    for gap in gaps.values():
+        if (gap.part, gap.why) not in told:
+            told.add((gap.part, gap.why))
+            note("part", gap.part or gap.table, gap.why)
+    for row in taken.rows("SELECT host, seconds FROM hypervisors ORDER BY host"):
+        note("host", row["host"], None, f"answers; our questions cost it {row['seconds']:.2f} s")
+    for name, one in session.active.items():
+        lost = sorted({gap.part or gap.table for gap in gaps.values() if gap.table in taken.tables_read(one.query)})
+        note("check", name, f"cannot judge {', '.join(lost)}" if lost else None, "can judge everything")
+    taken.close()
+    _show(format, partial(report.rows_text, rows), partial(report.rows_json, rows))
+    return TROUBLE if any(row["state"] == "fault" for row in rows) else CLEAN
+
+
+# ------------------------------------------------------------------------------------------ keeping
+
+
+@keep_app.command("add")
+def keep_add(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KEEP_KINDS)}.")],
+    pattern: Annotated[str, typer.Argument(help="A UUID, a project, a host, a pattern such as 'db-*', or a tag.")],
+    reason: Annotated[str, typer.Option(help="Why; it is shown wherever the keep is honoured.")],
+    until: Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day on which it expires.")] = None,
+) -> int:
+    """Never touch what this matches."""
+    if kind not in KEEP_KINDS:
+        raise typer.BadParameter(f"there is no kind {kind!r}; the kinds are: {', '.join(KEEP_KINDS)}")
+    if until is not None and until <= utcnow():
+        raise typer.BadParameter(f"{until:%Y-%m-%d} is past: the keep would never hold")
+    number = Session(context).state.keep(kind, pattern, reason, until)
+    out.print(f"keep {number} added: {kind} {pattern}", markup=False)
+    return CLEAN
+
+
+@keep_app.command("list")
+def keep_list(context: typer.Context, format: FormatOption = Format.text) -> int:
+    """What is kept, why, and until when."""
+    rows = [vars(keep) for keep in Session(context).state.keeps()]
+    _show(format, partial(report.rows_text, rows), partial(report.rows_json, rows))
+    return CLEAN
+
+
+@keep_app.command("remove")
+def keep_remove(context: typer.Context, number: Annotated[int, typer.Argument(help="Its number in `keep list`.")]) -> int:
+    """Keep it no longer."""
+    if not Session(context).state.unkeep(number):
+        raise Trouble(f"there is no keep {number}; `cloudfsck keep list` lists them")
+    out.print(f"keep {number} removed")
+    return CLEAN
+
+
+# ------------------------------------------------------------------------------------------ beginning
+
+
+@app.command()
+def init(
+    nova_conf: Annotated[Path | None, typer.Option(help="The nova.conf of nova-api or nova-conductor.")] = None,
+    name: Annotated[str, typer.Option(help="What to call the cloud.")] = "cloud",
+    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("cloudfsck.toml"),
+) -> int:
+    """Write cloudfsck.toml from what this machine's OpenStack configuration says, and print the GRANTs to run."""
+    source = nova_conf or next((place for place in discover.PLACES if place.exists()), None)
+    if source is None:
+        raise Trouble(f"there is no nova.conf in {', '.join(map(str, discover.PLACES))}; --nova-conf names one")
+    if output.exists():
+        raise Trouble(f"{output} exists; move it away, or name another with -o")
+    text = discover.toml(name, discover.nova(source))
+    output.write_text(text, encoding="utf-8")
+    out.print(f"{output} is written, from {source}; look through it, then let the database know the account:\n")
+    settings = config.load(output)
+    api = Sources(settings.model_copy(update={"read": config.Read()})).api
+    out.print(nova.grants(api, []), markup=False)
+    out.print("\nThen `cloudfsck doctor` says what can be read.")
+    return CLEAN
+
+
+@app.command("demo")
+def demo_(
+    directory: Annotated[Path | None, typer.Argument(help="Where to make it; else in ./demo.")] = None,
+    make_only: Annotated[bool, typer.Option("--make-only", help="Only make it, and run nothing on it.")] = False,
+    with_by_hand: Annotated[bool, typer.Option("--with-by-hand", help="Also what only a person may repair.")] = False,
+) -> int:
+    """Make a small damaged cloud here, check it, plan, repair, and check again.  Needs no server, no root, no network."""
+    where = directory or Path("demo")
+    path = demo.make(where, by_hand=with_by_hand)
+    own = f"cloudfsck -c {path}"
+    if not make_only:
+        status = CLEAN
+        for said, arguments in (
+            ("A damaged cloud is made.  What is wrong with it?", ["check"]),
+            ("What would be done about it?", ["plan", "-o", str(where / "plan.json")]),
+            ("Do it: one reversible step for each.", ["repair", str(where / "plan.json"), "--yes"]),
+            ("And again: is it clean?", ["check"]),
+        ):
+            out.rule(said, align="left")
+            out.print(f"$ {own} {' '.join(arguments)}\n", style="bold", markup=False)
+            status = app(["-c", str(path), *arguments], standalone_mode=False)
+            out.print()
+        if status != CLEAN and not with_by_hand:
+            return int(status)
+    out.print("Worth trying next:", style="bold")
+    for line in (f"{own} {'check' if make_only else 'undo'}", f"{own} explain libvirt-server-runs-twice",
+                 f"{own} sql 'SELECT host, state, count(*) FROM libvirt_domains GROUP BY ALL'"):  # fmt: skip
+        out.print(f"  {line}", markup=False)
+    return CLEAN

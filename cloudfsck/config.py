@@ -1,0 +1,297 @@
+"""The one TOML file, read into typed and validated settings; a key that it does not know is an error.
+
+It never holds a password: those come from files or the environment, at the moment they are needed.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from cloudfsck.model import Trouble
+
+#: Where the file is looked for when -c does not say.
+PLACES = (Path("cloudfsck.toml"), Path("/etc/cloudfsck/cloudfsck.toml"))
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(value: object) -> dt.timedelta:
+    if isinstance(value, dt.timedelta):
+        return value
+    if value == 0:
+        return dt.timedelta()
+    found = re.fullmatch(r"(\d+)\s*([smhd])", value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("a time is written as '30m', '12h', '1d', or 0")
+    return dt.timedelta(seconds=int(found[1]) * _UNITS[found[2]])
+
+
+Duration = Annotated[dt.timedelta, BeforeValidator(_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Cloud(_Section):
+    """`state` is the directory that holds what cloudfsck knows: sightings, holds, keeps, journals, snapshots.
+
+    `store` is the URL of a database for sightings, holds, keeps and the lease, where several machines share them.
+    """
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    state: Path
+    store: str | None = None
+    store_password_file: Path | None = None
+
+
+class Account(_Section):
+    """`tls` verifies the server's certificate against `ca`, or against the system's authorities."""
+
+    user: str | None = None
+    password_file: Path | None = None
+    password_env: str | None = None
+    tls: bool = False
+    ca: Path | None = None
+
+    def password(self) -> str | None:
+        if self.password_file is not None:
+            try:
+                return self.password_file.read_text(encoding="utf-8").rstrip("\n")
+            except OSError as error:
+                raise Trouble(f"the password file {self.password_file} cannot be read: {error.strerror}") from error
+        if self.password_env is not None:
+            if self.password_env not in os.environ:
+                raise Trouble(f"the environment has no {self.password_env}, which is to hold the database password")
+            return os.environ[self.password_env]
+        return None
+
+
+class Ssh(_Section):
+    """`command`: the host's authorized_keys force our program for this key, so that nothing is sent but the request."""
+
+    user: str = "root"
+    key: Path
+    known_hosts: Path
+    connections: int = Field(default=50, ge=1, le=1000)
+    timeout: Duration = dt.timedelta(seconds=60)
+    command: bool = False
+
+
+class Read(_Section):
+    database: Account = Account()
+    ssh: Ssh | None = None
+
+
+class Write(_Section):
+    ssh: Ssh | None = None
+
+
+class Nova(_Section):
+    """`cells` lists the cells' databases by hand; without it they are found from cell_mappings.
+
+    `template` fills in the cell mappings that are URL templates; without it the API database's own URL does.
+    """
+
+    api_database: str
+    cells: dict[str, str] | None = None
+    template: str | None = None
+    service_down_time: int = 60
+    long_rpc_timeout: int = 1800
+    maximum_instance_delete_attempts: int = 5
+
+
+class Place(_Section):
+    """How one host is reached and where things are on it; what is not said here is as [hosts] says."""
+
+    address: str | None = None
+    port: int | None = None
+    transport: Literal["ssh", "local"] | None = None
+    instances_path: str | None = None
+    nova_conf: list[str] | None = None
+    virsh: list[str] | None = None
+    python: str | None = None
+    proc: str | None = None
+    state_dir: str | None = None
+    cell: str | None = None
+
+
+class Hosts(_Section):
+    """`address` is a template with {host} and {host_ip}.  `jump` names a jump host (user@host:port) for each cell.
+
+    `inventory` lists hosts that may hold something though Nova does not know them; `gone` those that exist no more,
+    each with the reason why they need not be asked.
+    """
+
+    address: str = "{host}"
+    port: int = 22
+    transport: Literal["ssh", "local"] = "ssh"
+    instances_path: str | None = None
+    nova_conf: list[str] | None = None
+    virsh: list[str] | None = None
+    python: str = "python3"
+    proc: str = "/proc"
+    state_dir: str = "/var/lib/cloudfsck"
+    jump: dict[str, str] = {}
+    inventory: list[str] = []
+    gone: dict[str, str] = {}
+
+
+class Proof(_Section):
+    """`settle_factor` multiplies how long a fault must last; 0 is for clouds made for testing."""
+
+    settle_factor: float = Field(default=1.0, ge=0)
+
+
+class Ladder(_Section):
+    """How long an object stands on each rung before the next step."""
+
+    paused: Duration = dt.timedelta(days=1)
+    stopped: Duration = dt.timedelta(days=7)
+    quarantined: Duration = dt.timedelta(days=7)
+
+    def time(self, rung: str) -> dt.timedelta:
+        found: dt.timedelta = getattr(self, rung)
+        return found
+
+
+class Limit(_Section):
+    """How many findings of a check, and which share of what it looked at, are too many to be believed."""
+
+    count: int | None = Field(default=None, ge=0)
+    share: float | None = Field(default=None, ge=0, le=1)
+
+
+class Config(_Section):
+    cloud: Cloud
+    nova: Nova
+    read: Read = Read()
+    write: Write = Write()
+    hosts: Hosts = Hosts()
+    host: dict[str, Place] = {}
+    proof: Proof = Proof()
+    ladder: Ladder = Ladder()
+    limits: dict[str, Limit] = {}
+    skip: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Config:
+        if self.hosts.transport == "ssh" and self.read.ssh is None:
+            raise ValueError("hosts are reached by SSH, and there is no [read.ssh] with a key")
+        return self
+
+    def place(self, host: str) -> Place:
+        """How `host` is reached, with the defaults of [hosts] filled in; `address` is still a template."""
+        own = self.host.get(host, Place())
+        return Place(**{
+            name: value if (value := getattr(own, name)) is not None else getattr(self.hosts, name, None)
+            for name in Place.model_fields
+        })  # fmt: skip
+
+
+def find(path: Path | None) -> Path:
+    """The configuration file to read.  Raises Trouble if there is none."""
+    if path is not None:
+        if not path.exists():
+            raise Trouble(f"there is no configuration file {path}; `cloudfsck init` writes one")
+        return path
+    for place in PLACES:
+        if place.exists():
+            return place
+    places = " nor ".join(map(str, PLACES))
+    raise Trouble(f"there is no configuration: neither {places}; `cloudfsck init` writes one, -c names another")
+
+
+def load(path: Path, checks: frozenset[str] = frozenset()) -> Config:
+    """Read and validate; relative paths are relative to the file.  `checks` are the names that may be limited or
+    skipped.  Raises Trouble that names the file, the line and the key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(text)
+    except OSError as error:
+        raise Trouble(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Trouble(f"{path} is not TOML: {error}") from error
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        raise Trouble("\n".join(_sentence(path, text, fault) for fault in error.errors())) from error
+    for section, names in (("limits", config.limits), ("skip", config.skip)):
+        for name in names:
+            if checks and name not in checks:
+                raise Trouble(f"{path}:{_line(text, (section, name))}: {section}.{name}: there is no such check"
+                              f"{_guess(name, checks)}")  # fmt: skip
+    return _at(config, path.resolve().parent)
+
+
+def _at(config: Config, folder: Path) -> Config:
+    """The same configuration with its relative paths resolved against the folder of its file."""
+
+    def resolve(section: _Section) -> _Section:
+        changed: dict[str, object] = {}
+        for name in type(section).model_fields:
+            value = getattr(section, name)
+            if isinstance(value, Path) and not value.is_absolute():
+                changed[name] = folder / value
+            elif isinstance(value, _Section):
+                changed[name] = resolve(value)
+        return section.model_copy(update=changed)
+
+    resolved = resolve(config)
+    assert isinstance(resolved, Config)
+    return resolved
+
+
+def _sentence(path: Path, text: str, fault: object) -> str:
+    assert isinstance(fault, dict)
+    loc = tuple(str(step) for step in fault["loc"])
+    key = ".".join(loc)
+    said = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        said = "there is no such key" + _guess(loc[-1], _siblings(loc))
+    elif fault["type"] == "missing":
+        said = "is missing"
+    at = f"{path}:{line}" if (line := _line(text, loc)) else str(path)
+    return f"{at}: {key}: {said}" if key else f"{at}: {said}"
+
+
+def _siblings(loc: tuple[str, ...]) -> frozenset[str]:
+    model: type[BaseModel] | None = Config
+    for step in loc[:-1]:
+        field = model.model_fields.get(step) if model else None
+        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())] if field else []
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+    return frozenset(model.model_fields) if model else frozenset()
+
+
+def _guess(name: str, known: frozenset[str]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _line(text: str, loc: tuple[str, ...]) -> int | None:
+    """The line on which a key stands, as well as plain TOML lets one tell."""
+    section: tuple[str, ...] = ()
+    header = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        opened = re.match(r"\s*\[([^\[\]]+)\]", line)
+        if opened:
+            section = tuple(step.strip().strip("\"'") for step in opened[1].split("."))
+            if section == loc:
+                return number
+            if loc[: len(section)] == section:
+                header = number
+            continue
+        key = re.match(r"""\s*["']?([A-Za-z0-9_.-]+)["']?\s*=""", line)
+        if key and (*section, *key[1].split(".")) == loc[: len(section) + len(key[1].split("."))]:
+            return number
+    return header

@@ -1,0 +1,106 @@
+"""A small damaged cloud in a folder, for those who have none at hand: no server, no root, no network.
+
+Nova's databases are SQLite files, each hypervisor is a folder with domains, disks and processes, and a stand-in answers
+for virsh.  `cloud.py` tells what is wrong in it, and what only looks so.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from cloudfsck.model import Trouble
+
+_MARK = ".cloudfsck-demo"
+_OURS = ("cloudfsck.toml", "databases", "hosts", "state")
+
+
+def make(directory: Path, *, by_hand: bool = False) -> Path:
+    """Make the demo cloud in `directory`, in place of an earlier one, and return the path of its configuration.
+
+    `by_hand` adds damage that no program repairs.  Raises Trouble if something else is in the directory.
+    """
+    # Not at the top: `python -m cloudfsck.demo.virsh` imports this package first, and answers in an instant.
+    from cloudfsck.demo import cloud, databases, hosts
+
+    place = directory.resolve()
+    now = dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0)
+    if bad := sorted(set(str(place)) & set("{}?#%\n")):
+        raise Trouble(f"the demo cannot be made in {place}: a database URL cannot hold {' '.join(map(repr, bad))}")
+    try:
+        _clear(place)
+        servers = cloud.servers(by_hand)
+        (place / "databases").mkdir()
+        files = databases.write(place / "databases", servers, now)
+        places = hosts.write(place / "hosts", servers, now)
+        configuration = place / "cloudfsck.toml"
+        configuration.write_text(_configuration(files["api"], places), encoding="utf-8")
+    except OSError as error:
+        raise Trouble(f"the demo cannot be made in {place}: {error.strerror}: {error.filename}") from error
+    return configuration
+
+
+def _clear(place: Path) -> None:
+    """Make room.  Only what an earlier demo made is ever removed."""
+    mark = place / _MARK
+    if place.exists() and not mark.is_file() and (not place.is_dir() or any(place.iterdir())):
+        raise Trouble(f"{place} is not empty, and no demo that cloudfsck made: name another directory")
+    place.mkdir(parents=True, exist_ok=True)
+    mark.write_text("cloudfsck demo made this directory, and replaces it when it is run again.\n")
+    for name in _OURS:
+        path = place / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _configuration(api: Path, places: dict[str, Path]) -> str:
+    text = f"""\
+# The configuration of the demo cloud.  A real one looks the same; `cloudfsck init` writes it.
+
+[cloud]
+name = "demo"
+# What cloudfsck itself knows: sightings, what it holds, journals, snapshots.
+state = "state"
+
+[nova]
+# Nova's API database.  The cells are found from its cell_mappings.  With a real cloud this is
+# mysql://nova-db.example/nova_api, and [read.database] names a read-only account.
+api_database = {_quoted(f"sqlite:///{api}")}
+# Nova's own service_down_time is 60 seconds.  Nothing beats in the demo: this keeps its services up for ten years.
+service_down_time = 315360000
+
+[hosts]
+# A real cloud's hosts are reached by SSH: transport = "ssh", and [read.ssh] names a key that may only read.
+transport = "local"
+python = {_quoted(sys.executable)}
+
+# How long what was found stands on each rung before the next step.  Set 0 to see the next step at once.
+[ladder]
+paused = "1d"
+stopped = "7d"
+quarantined = "7d"
+
+[proof]
+# A fault has to last before it is believed, and all files here were made just now.  Leave this out on a real cloud.
+settle_factor = 0
+"""
+    for host, place in places.items():
+        text += f"""
+# Each host is a folder here.  A real host needs no section of its own.
+[host.{host}]
+virsh = [{_quoted(str(place / "virsh"))}]
+nova_conf = [{_quoted(str(place / "nova.conf"))}]
+proc = {_quoted(str(place / "proc"))}
+state_dir = {_quoted(str(place / "cloudfsck"))}
+"""
+    return text
+
+
+def _quoted(text: str) -> str:
+    """A TOML string; its escapes are JSON's."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,256 @@
+"""The demo's Nova databases as SQLite files: the tables and columns that cloudfsck reads, and some secrets."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cloudfsck import tables
+from cloudfsck.demo import cloud
+from cloudfsck.demo.cloud import Server
+
+#: What must never leave the databases; the tests look for them in everything that cloudfsck writes.
+SECRETS = ("demo-secret", "demo-chap-secret")
+CELL0 = "00000000-0000-0000-0000-000000000000"
+_MAPPINGS = {"cell0": 1, "cell1": 2, "cell2": 3}
+#: Columns that hold secrets, and that cloudfsck never reads or keeps.
+_MORE = {
+    "cell_mappings": ("database_connection", "transport_url"),
+    "block_device_mapping": ("connection_info",),
+    "shadow_block_device_mapping": ("connection_info",),
+}
+_TYPES = {"BIGINT": "INTEGER", "INTEGER": "INTEGER", "VARCHAR": "TEXT", "TIMESTAMP": "DATETIME", "BOOLEAN": "BOOLEAN"}
+
+Row = dict[str, Any]
+Rows = dict[str, list[Row]]
+
+
+def write(folder: Path, servers: list[Server], now: dt.datetime) -> dict[str, Path]:
+    """Write the files nova_api and nova_<cell> into `folder`; `now` is UTC, naive."""
+    files = {name: folder / f"nova_{name}.sqlite" for name in ("api", *_MAPPINGS)}
+    _write(files["api"], "api", _api(servers, now, files))
+    for cell in _MAPPINGS:
+        _write(files[cell], "cell", _cell(cell, servers, now))
+    return files
+
+
+def _write(file: Path, per: tables.Per, rows: Rows) -> None:
+    with sqlite3.connect(file) as db:
+        db.execute("PRAGMA synchronous = OFF")
+        for table in tables.TABLES:
+            if table.per != per or not table.origin:
+                continue
+            made_up = {"cell"}  # the part of the snapshot's table, or what its source works out
+            columns = {c.name: _TYPES[c.type] for c in table.columns if c.name not in made_up}
+            columns |= dict.fromkeys(_MORE.get(table.origin, ()), "TEXT")
+            key = "PRIMARY KEY (id)" if "id" in columns else "PRIMARY KEY (resource_id, tag)"
+            named = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+            db.execute(f"CREATE TABLE {table.origin} ({named}, {key})")
+            for row in rows.pop(table.origin, []):
+                marks = ", ".join("?" * len(row))
+                names = ", ".join(f'"{name}"' for name in row)
+                db.execute(f"INSERT INTO {table.origin} ({names}) VALUES ({marks})", list(row.values()))
+        assert not rows, f"there are no tables {sorted(rows)}"
+    db.close()
+
+
+def _ago(now: dt.datetime, days: float | None) -> str | None:
+    """A date as OpenStack's SQLAlchemy writes it into SQLite."""
+    return None if days is None else (now - dt.timedelta(days=days)).strftime("%Y-%m-%d %H:%M:%S.000000")
+
+
+def _numbered(rows: list[Row]) -> list[Row]:
+    return [{"id": number, **row} for number, row in enumerate(rows, start=1)]
+
+
+def _api(servers: list[Server], now: dt.datetime, files: dict[str, Path]) -> Rows:
+    hosts = {**cloud.HOSTS, cloud.IRONIC[0]: cloud.IRONIC[1]}
+    # Archiving takes a server's mapping and request away with its row.
+    known = [server for server in servers if server.row != "shadow"]
+    web = [server for server in servers if server.name in ("web-1", "web-4")]
+    return {
+        "cell_mappings": [
+            {"id": 1, "uuid": CELL0, "name": "cell0", "disabled": 0, "transport_url": "none:///",
+             "database_connection": f"sqlite:///{files['cell0']}"},
+            {"id": 2, "uuid": cloud.ident("cell", "cell1"), "name": "cell1", "disabled": 0,
+             "transport_url": f"rabbit://openstack:{SECRETS[0]}@rabbit1.rack.example:5672/",
+             "database_connection": f"sqlite:///{files['cell1']}"},
+            {"id": 3, "uuid": cloud.ident("cell", "cell2"), "name": "cell2", "disabled": 0,
+             "transport_url": f"rabbit://openstack:{SECRETS[0]}@rabbit2.rack.example:5672/",
+             # Nova fills such a template in from its own connection string.
+             "database_connection": f"{{scheme}}:///{files['cell2']}"},
+        ],
+        "instance_mappings": _numbered([
+            {"instance_uuid": server.uuid, "cell_id": _MAPPINGS.get(server.cell),
+             "project_id": cloud.project(server.project), "queued_for_delete": int(server.row == "deleted"),
+             "created_at": _ago(now, server.created), "updated_at": _ago(now, server.deleted)}
+            for server in known
+        ]),
+        "host_mappings": _numbered([{"host": host, "cell_id": _MAPPINGS[cell]} for host, cell in hosts.items()]),
+        "build_requests": _numbered([
+            {"instance_uuid": server.uuid, "project_id": cloud.project(server.project),
+             "created_at": _ago(now, server.created), "updated_at": None}
+            for server in servers if server.row == "none"
+        ]),
+        "request_specs": _numbered([{"instance_uuid": server.uuid} for server in known]),
+        "instance_groups": [
+            {"id": 1, "uuid": cloud.ident("group", "web"), "project_id": cloud.project("shop"), "name": "web"}],
+        "instance_group_member": _numbered([{"instance_uuid": server.uuid, "group_id": 1} for server in web]),
+    }  # fmt: skip
+
+
+def _cell(cell: str, servers: list[Server], now: dt.datetime) -> Rows:
+    number = cloud.numbers(servers)
+    own = [server for server in servers if server.cell == cell]
+    nodes = _compute_nodes(cell, now)
+    rows: Rows = {"services": _services(cell, now), "compute_nodes": nodes}
+    for shadow in (False, True):
+        prefix = "shadow_" if shadow else ""
+        some = [server for server in own if (server.row == "shadow") == shadow]
+        rows[f"{prefix}instances"] = [_instance(server, number[server.name], nodes, now) for server in some]
+        rows[f"{prefix}migrations"] = _numbered([row for server in some for row in _migrations(server, now)])
+        rows[f"{prefix}instance_system_metadata"] = _numbered([
+            {"instance_uuid": server.uuid, "key": key, "value": value or _ago(now, 1.0), "deleted": 0}
+            for server in some for key, value in (("image_base_image_ref", cloud.IMAGE), *server.system_metadata)
+        ])  # fmt: skip
+        rows[f"{prefix}block_device_mapping"] = _numbered([row for server in some for row in _disks(server, now)])
+    live = [server for server in own if server.row != "shadow"]
+    rows["virtual_interfaces"] = [
+        {"id": number[server.name], "uuid": server.port, "instance_uuid": server.uuid,
+         "address": f"{server.mac}/{server.port}", "deleted": number[server.name] if server.row == "deleted" else 0}
+        for server in live if server.host
+    ]  # fmt: skip
+    rows["instance_actions"], rows["instance_actions_events"] = _actions(live, now)
+    rows["tags"] = [{"resource_id": server.uuid, "tag": "production"} for server in live if server.project == "bank"]
+    return rows
+
+
+def _instance(server: Server, number: int, nodes: list[Row], now: dt.datetime) -> Row:
+    node = server.node or cloud.NODES.get(server.host or "")
+    days = [server.created, *(move.days for move in server.migrations)]
+    changed = min(days) if server.deleted is None else server.deleted
+    launched = None if server.launched_on is None or server.vm_state == "building" else server.created
+    return {
+        "id": number,
+        "uuid": server.uuid,
+        "project_id": cloud.project(server.project),
+        "display_name": server.name,
+        "host": server.host,
+        "node": node,
+        "vm_state": server.vm_state,
+        "task_state": server.task_state,
+        "power_state": server.power,
+        "launched_at": _ago(now, launched),
+        "launched_on": server.launched_on,
+        "created_at": _ago(now, server.created),
+        "updated_at": _ago(now, changed),
+        "deleted_at": _ago(now, server.deleted),
+        "deleted": number if server.row in ("deleted", "shadow") else 0,
+        "cleaned": server.cleaned,
+        "hidden": 0,
+        "compute_id": next((row["id"] for row in nodes if row["hypervisor_hostname"] == node), None),
+    }
+
+
+def _migrations(server: Server, now: dt.datetime) -> Iterator[Row]:
+    for move in server.migrations:
+        # A live migration knows no nodes until it has begun; an evacuation's source keeps its own.
+        yield {
+            "uuid": cloud.ident("migration", server.name, move.kind),
+            "instance_uuid": server.uuid,
+            "status": move.status,
+            "migration_type": move.kind,
+            "source_compute": move.source,
+            "dest_compute": move.dest,
+            "source_node": cloud.NODES[move.source],
+            "dest_node": cloud.NODES[move.dest],
+            "cross_cell_move": 0,
+            "created_at": _ago(now, move.days + 0.0003),
+            "updated_at": _ago(now, move.days),
+            "deleted_at": None,
+            "deleted": 0,
+        }
+
+
+def _disks(server: Server, now: dt.datetime) -> Iterator[Row]:
+    volumes = [("vda", 0)] * (server.root == "volume") + [("vdb", None)] * server.data_volume
+    images = [("vda", 0)] * (server.root == "image")
+    dead = server.row in ("deleted", "shadow")
+    for nth, (target, boot) in enumerate([*images, *volumes]):
+        volume = volume_of(server, target) if (target, boot) in volumes else None
+        chap = {"auth_method": "CHAP", "auth_username": "demo", "auth_password": SECRETS[1]}
+        info = {"driver_volume_type": "iscsi", "serial": volume, "data": {"target_lun": 1, "volume_id": volume, **chap}}
+        yield {
+            "uuid": cloud.ident("block device", server.name, target),
+            "instance_uuid": server.uuid,
+            "source_type": "volume" if volume else "image",
+            "destination_type": "volume" if volume else "local",
+            "volume_id": volume,
+            "attachment_id": cloud.ident("attachment", server.name, target) if volume else None,
+            "device_name": f"/dev/{target}",
+            "boot_index": boot,
+            "delete_on_termination": int(not volume),
+            "no_device": 0,
+            "created_at": _ago(now, server.created),
+            "updated_at": _ago(now, server.created),
+            "deleted_at": _ago(now, server.deleted) if dead else None,
+            "deleted": nth + 1 if dead else 0,
+            "connection_info": json.dumps(info) if volume else None,
+        }
+
+
+def volume_of(server: Server, target: str) -> str:
+    return cloud.ident("volume", server.name, target)
+
+
+def _services(cell: str, now: dt.datetime) -> list[Row]:
+    ironic, ironic_cell, _ = cloud.IRONIC
+    binaries = {"cell0": [("controller1", "nova-scheduler"), ("controller1", "nova-conductor")]}.get(
+        cell, [(f"controller-{cell}", "nova-conductor")]
+    )
+    binaries += [(host, "nova-compute") for host in cloud.CELLS.get(cell, ())]
+    binaries += [(ironic, "nova-compute")] * (cell == ironic_cell)
+    return _numbered([
+        {"uuid": cloud.ident("service", binary, host), "host": host, "binary": binary,
+         "disabled": int(host == cloud.DEAD), "disabled_reason": "taken for dead" if host == cloud.DEAD else None,
+         "last_seen_up": _ago(now, 2.03 if host == cloud.DEAD else 0.0), "forced_down": int(host == cloud.DEAD),
+         "version": 68, "deleted": 0}
+        for host, binary in binaries
+    ])  # fmt: skip
+
+
+def _compute_nodes(cell: str, now: dt.datetime) -> list[Row]:
+    ironic, ironic_cell, node = cloud.IRONIC
+    found = [
+        {"uuid": cloud.ident("node", host), "host": host, "hypervisor_hostname": cloud.NODES[host],
+         "hypervisor_type": "QEMU", "host_ip": f"192.0.2.{10 + list(cloud.HOSTS).index(host)}"}
+        for host in cloud.CELLS.get(cell, ())
+    ]  # fmt: skip
+    if cell == ironic_cell:
+        found.append({"uuid": node, "host": ironic, "hypervisor_hostname": node, "hypervisor_type": "ironic",
+                      "host_ip": "192.0.2.99"})  # fmt: skip
+    return _numbered([{**row, "created_at": _ago(now, 200.0), "deleted_at": None, "deleted": 0} for row in found])
+
+
+def _actions(servers: list[Server], now: dt.datetime) -> tuple[list[Row], list[Row]]:
+    """Every server was created once; the ones that are at something now have an action that is not finished."""
+    actions: list[Row] = []
+    events: list[Row] = []
+    for server in servers:
+        done = [("create", "compute__do_build_and_run_instance", server.created, True)]
+        if server.task_state == "migrating":
+            done.append(("live-migration", "compute_live_migration", server.migrations[0].days, False))
+        elif server.task_state is not None:
+            done = [("create", "compute__do_build_and_run_instance", server.created, False)]
+        for action, event, days, over in done:
+            times = {"start_time": _ago(now, days), "finish_time": _ago(now, days - 0.0001) if over else None}
+            request = "req-" + cloud.ident("request", server.name, action)
+            row: Row = {"instance_uuid": server.uuid, "action": action, "request_id": request}
+            actions.append({"id": len(actions) + 1, **row, "updated_at": times["finish_time"], **times})
+            row = {"event": event, "host": server.host, "result": "Success" if over else None}
+            events.append({"id": len(events) + 1, "action_id": len(actions), **row, **times})
+    return actions, events

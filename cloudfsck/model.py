@@ -1,0 +1,211 @@
+"""The nouns that every other module speaks: values only; nothing here does I/O or imports ours."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+Row = Mapping[str, Any]
+Risk = Literal["safe", "ask", "by-hand"]
+State = Literal["seen", "proven", "unproven", "held"]
+Undo = Literal["exact", "approximate", "none"]
+
+RISKS: tuple[Risk, ...] = ("safe", "ask", "by-hand")
+
+
+class Trouble(Exception):
+    """Something that a person must be told in one sentence: what, where, and what to do."""
+
+
+class Moved(Exception):
+    """The world is no longer as the act expects; nothing was done."""
+
+
+class Refused(Exception):
+    """The world is as the act expects, and acting would still not be safe; nothing was done."""
+
+
+class Outcomeless(Exception):
+    """The act was sent, and whether it took place is not known."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A part of a table that could not be read, with the reason.  Never an empty table."""
+
+    table: str
+    part: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.table} of {self.part}: {self.why}" if self.part else f"{self.table}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a reading is asked for.  None stands for everything."""
+
+    servers: frozenset[str] | None = None
+    hosts: frozenset[str] | None = None
+
+    @property
+    def whole(self) -> bool:
+        return self.servers is None and self.hosts is None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One part of one table as a source read it: rows (Arrow), or the reason why there are none.
+
+    `clock` is what the clock of the system said that wrote the rows' dates (UTC, naive), `keys` the servers that
+    were asked for (None: all).  `rows` is None exactly when `why` is not.
+    """
+
+    table: str
+    part: str
+    rows: Any
+    why: str | None
+    clock: dt.datetime | None
+    started: dt.datetime
+    finished: dt.datetime
+    keys: frozenset[str] | None = None
+
+
+class Act(Protocol):
+    """One change to one system: a frozen value, with what must still be true before it and what it leaves behind."""
+
+    kind: ClassVar[str]
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def server(self) -> str: ...
+    @property
+    def order(self) -> Mapping[str, Any]:
+        """The order as it goes to the host: `do`, `server`, `was` and the rest."""
+
+    @property
+    def rung(self) -> str | None:
+        """The rung of its ladder on which the object stands afterwards; None when it stands on none."""
+
+    @property
+    def undoing(self) -> Undo:
+        """How well `undo` brings back what was."""
+
+    @property
+    def destroys(self) -> bool:
+        """Whether only `purge` may run it."""
+
+    def undo(self, saw: Row) -> Act | None:
+        """The act that takes this one back, given what was seen right after it.  None: it cannot be undone."""
+
+    def effect(self, db: Any) -> None:
+        """Change a snapshot as the act changes the world.  Raises Moved if the snapshot is not as the act expects."""
+
+    def __str__(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A tiny world as text tables, with the keys that the check finds in it and the plan that it makes.
+
+    `rests_on_less` marks the findings that stand in the answer but are unproven.
+    """
+
+    title: str
+    world: str
+    finds: tuple[str, ...] = ()
+    plans: str = ""
+
+
+#: Columns that every query gives beside its evidence; the engine, not the operator, reads them.
+GIVEN = ("server", "hosts", "cells", "since", "clock", "by_hand", "rung", "rung_since")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question to the snapshot.  The query selects the bad rows.  Its first column is the key, and it has
+
+    server      the UUID at the root of the case
+    hosts       the hosts that could acquit the row; NULL: every host of the roster
+    cells       the cells that could acquit it; NULL: every cell
+    since       when the fault began, by the date of the object itself; NULL: since we first saw it
+    clock       whose clock wrote that date: 'cell:<name>' or 'host:<name>'
+    by_hand     why no program may repair this row; NULL: one may
+    rung        where on its ladder the object stands because we put it there; NULL: nowhere, it is a fault
+    rung_since  since when
+
+    and what else is evidence.  Two readings agree on a row only if every column is equal, so evidence holds dates and
+    versions, never ages.
+    """
+
+    text: str
+    query: str
+    accused: tuple[str, ...]
+    scenarios: tuple[Scenario, ...]
+    repair: Callable[[Row], Iterable[Act]] | None = None
+    risk: Risk = "by-hand"
+    settle: dt.timedelta = dt.timedelta(hours=1)
+    limit: int = 25
+    share: float = 0.10
+
+    @property
+    def title(self) -> str:
+        return self.text.strip().splitlines()[0]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing wrong."""
+
+    check: str
+    key: str
+    risk: Risk
+    state: State
+    row: Row = field(compare=False, repr=False)
+    why: str = field(default="", compare=False)
+    first_seen: dt.datetime | None = field(default=None, compare=False)
+
+    @property
+    def server(self) -> str:
+        return str(self.row["server"])
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        return {name: value for name, value in self.row.items() if name not in GIVEN}
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """What a check could not judge.  Never an empty list of findings."""
+
+    check: str
+    gaps: tuple[Gap, ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one check says of one snapshot.  `looked_at` counts the accused rows, for the limits."""
+
+    check: str
+    findings: tuple[Finding, ...]
+    unknown: Unknown | None
+    looked_at: int
+    parts: int
+    heard: int
+
+
+@dataclass(frozen=True)
+class Hold:
+    """An object that stands on a rung of its ladder because we put it there."""
+
+    check: str
+    kind: str
+    host: str
+    server: str
+    rung: str
+    since: dt.datetime
+    run: str
+    entry: str = ""

@@ -1,0 +1,208 @@
+"""The acts that would repair what was proven, in order, as a file that a person can read and cut down.
+
+A plan is made from findings alone and never acts; what it leaves out stands in it with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cloudfsck import acts, checking
+from cloudfsck.model import Act, Check, Finding, Moved, Trouble
+from cloudfsck.proof import Verdict
+from cloudfsck.snapshot import Snapshot
+from cloudfsck.state import Keep, utcnow
+
+VERSION = 1
+
+#: Domains go before directories: nothing is moved away under a guest.
+_ORDER = ("domain", "directory")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """`hosts` are those to be read again right before the act; None: all."""
+
+    number: int
+    check: str
+    key: str
+    risk: str
+    act: Act
+    hosts: tuple[str, ...] | None
+
+    @property
+    def case(self) -> str:
+        return self.act.server
+
+    def __str__(self) -> str:
+        return f"{self.number}. {self.act}"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    check: str
+    key: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`leaves` is how many findings the acts would leave, played through on the snapshot; None: not played."""
+
+    cloud: str
+    made_at: str
+    run: str
+    purge: bool
+    entries: tuple[Entry, ...]
+    left_out: tuple[LeftOut, ...]
+    stops: tuple[str, ...] = ()
+    leaves: int | None = None
+
+
+def make(
+    verdict: Verdict, checks: Mapping[str, Check], cloud: str, *, purge: bool, keeps: Sequence[Keep],
+    tags: Mapping[str, Sequence[str]], frozen: Mapping[str, str], first_reading: bool,
+) -> Plan:  # fmt: skip
+    """What `repair` would do, or with `purge` what `purge` would: the last rungs, which destroy."""
+    wanted: list[tuple[Finding, Act]] = []
+    left: list[LeftOut] = []
+    for finding in verdict.findings:
+        held = finding.state == "held"
+        if held and (finding.check, finding.key) not in verdict.due:
+            if finding.why:
+                left.append(LeftOut(finding.check, finding.key, finding.why))
+            continue
+        why = _why_not(finding, keeps, tags, frozen)
+        repair = checks[finding.check].repair
+        steps = list(repair(finding.row)) if not why and repair is not None else []
+        for act in steps:
+            if act.destroys != purge:
+                why = "" if purge or held else "only purge does this"
+            elif first_reading and act.undoing != "exact":
+                why = "before the whole cloud was read twice, only what can be undone exactly is done"
+            else:
+                wanted.append((finding, act))
+        if why:
+            left.append(LeftOut(finding.check, finding.key, why))
+    wanted.sort(key=lambda pair: (_ORDER.index(pair[1].kind.split(".")[0]), pair[1].host, pair[1].server))
+    entries: list[Entry] = []
+    for finding, act in wanted:
+        if act not in (entry.act for entry in entries):
+            hosts = finding.row["hosts"]
+            entries.append(Entry(
+                len(entries) + 1, finding.check, finding.key, finding.risk, act, None if hosts is None else tuple(hosts)
+            ))  # fmt: skip
+    if verdict.stops:
+        left = [LeftOut(entry.check, entry.key, verdict.stops[0]) for entry in entries] + left
+        entries = []
+    return Plan(cloud, f"{utcnow()}Z", verdict.run, purge, tuple(entries), tuple(left), verdict.stops)
+
+
+def _why_not(
+    finding: Finding, keeps: Sequence[Keep], tags: Mapping[str, Sequence[str]], frozen: Mapping[str, str]
+) -> str:
+    """Why a finding is not repaired; empty when it is."""
+    if why := kept_or_frozen(finding, keeps, tags, frozen):
+        return why
+    if finding.risk == "by-hand":
+        return f"by hand: {finding.row['by_hand'] or 'no program repairs this'}"
+    if finding.state not in ("proven", "held"):
+        return f"{finding.state}: {finding.why}"
+    return ""
+
+
+def kept_or_frozen(
+    finding: Finding, keeps: Sequence[Keep], tags: Mapping[str, Sequence[str]], frozen: Mapping[str, str]
+) -> str:
+    """Whether somebody said that the object must never be touched, or an act on it ended nobody knows how."""
+    kept = next((keep for keep in keeps if keep.matches(finding.row, tags.get(finding.server, ()))), None)
+    return str(kept) if kept is not None else frozen.get(finding.server, "")
+
+
+def tags(snapshot: Snapshot) -> dict[str, list[str]]:
+    """The tags on servers, for the keeps that name one."""
+    found: dict[str, list[str]] = {}
+    for server, tag in snapshot.db.execute("SELECT resource_id, tag FROM nova_tags").fetchall():
+        found.setdefault(server, []).append(tag)
+    return found
+
+
+def played(made: Plan, checks: Mapping[str, Check], snapshot: Snapshot) -> Plan:
+    """The plan with how many findings it would leave: its acts' effects on the snapshot, the checks run over that, and
+    all of it taken back.  Raises Trouble if acts of the plan contradict each other."""
+    with snapshot.supposing():
+        for entry in made.entries:
+            try:
+                entry.act.effect(snapshot.db)
+            except Moved as error:
+                raise Trouble(f"the plan contradicts itself at {entry}: {error}") from error
+        answers = checking.run_all(checks, snapshot).values()
+    left = sum(finding.state != "held" for answer in answers for finding in answer.findings)
+    return replace(made, leaves=left)
+
+
+def to_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "schema_version": VERSION,
+        "cloud": plan.cloud,
+        "made_at": plan.made_at,
+        "run": plan.run,
+        "purge": plan.purge,
+        "acts": [
+            {
+                "n": entry.number,
+                "text": str(entry.act),
+                "check": entry.check,
+                "key": entry.key,
+                "case": entry.case,
+                "risk": entry.risk,
+                "undo": entry.act.undoing,
+                "hosts": None if entry.hosts is None else list(entry.hosts),
+                "act": acts.to_json(entry.act),
+            }
+            for entry in plan.entries
+        ],
+        "leaves": plan.leaves,
+        "left_out": [{"check": one.check, "key": one.key, "why": one.why} for one in plan.left_out],
+        "stops": list(plan.stops),
+    }
+
+
+def save(plan: Plan, path: Path) -> None:
+    try:
+        path.write_text(json.dumps(to_json(plan), indent=2, default=str) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise Trouble(f"the plan cannot be written to {path}: {error.strerror}") from error
+
+
+def load(path: Path, cloud: str, checks: Iterable[str]) -> Plan:
+    """A plan that was saved, and perhaps cut down.  Raises Trouble if it is none, or of another cloud."""
+    try:
+        given = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Trouble(f"the plan {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Trouble(f"the plan {path} is not JSON: {error}") from error
+    try:
+        if given["schema_version"] != VERSION:
+            raise Trouble(f"the plan {path} was written by another version of cloudfsck; make a new one")
+        if given["cloud"] != cloud:
+            raise Trouble(f"the plan {path} is for the cloud {given['cloud']!r}, and this is {cloud!r}")
+        known = set(checks)
+        for one in given["acts"]:
+            if one["check"] not in known:
+                raise Trouble(f"the plan {path} names a check that does not exist: {one['check']}")
+        entries = tuple(
+            Entry(
+                int(one["n"]), one["check"], one["key"], one["risk"], acts.from_json(one["act"]),
+                None if one["hosts"] is None else tuple(one["hosts"]),
+            )
+            for one in given["acts"]
+        )  # fmt: skip
+        return Plan(cloud, given["made_at"], given["run"], bool(given["purge"]), entries, ())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Trouble(f"the plan {path} is not as cloudfsck writes it: {type(error).__name__} {error}") from error

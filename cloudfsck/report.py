@@ -1,0 +1,257 @@
+"""What a reading, a plan or a run came to, as JSON and as text that a person can act on.  It decides nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cloudfsck import acts, plan
+from cloudfsck.config import Config
+from cloudfsck.journal import Entry
+from cloudfsck.model import GIVEN, Act, Check, Finding, Row
+from cloudfsck.proof import Verdict, words
+from cloudfsck.state import utcnow
+
+VERSION = 1
+
+_COLOURS = {"proven": "bold red", "seen": "yellow", "unproven": "magenta", "held": "cyan"}
+#: Evidence that only a program reads.
+_DETAIL = frozenset({"inode", "device", "newest", "uid", "gid", "mode", "xml_sha256", "run"})
+_ENDS = {"done": "green", "moved": "yellow", "refused": "yellow", "failed": "bold red", "unknown": "bold magenta"}
+
+
+# ------------------------------------------------------------------------------------------------ JSON
+
+
+def check_json(verdict: Verdict, checks: Mapping[str, Check], config: Config, snapshot: str) -> dict[str, Any]:
+    """The answer of `check`; docs/check.schema.json says what each part means."""
+    return {
+        "schema_version": VERSION,
+        "cloud": config.cloud.name,
+        "run": verdict.run,
+        "taken_at": _time(verdict.taken_at),
+        "snapshot": snapshot,
+        "findings": [_finding(one, checks[one.check]) for one in verdict.findings if one.state != "held"],
+        "held": [_held(one, checks[one.check], verdict, config) for one in verdict.findings if one.state == "held"],
+        "unknown": [
+            {"check": name, "table": gap.table, "part": gap.part, "why": gap.why}
+            for name, answer in verdict.answers.items()
+            if answer.unknown
+            for gap in answer.unknown.gaps
+        ],
+        "coverage": [
+            {"check": name, "title": checks[name].title, "risk": checks[name].risk, "parts": answer.parts,
+             "heard": answer.heard, "looked_at": answer.looked_at}
+            for name, answer in verdict.answers.items()
+        ],
+        "skipped": [{"check": name, "why": why} for name, why in sorted(config.skip.items())],
+        "stops": list(verdict.stops),
+    }  # fmt: skip
+
+
+def checks_json(checks: Mapping[str, Check]) -> list[dict[str, Any]]:
+    return [
+        {"check": name, "title": check.title, "risk": check.risk, "settle_seconds": int(check.settle.total_seconds()),
+         "limit": check.limit, "share": check.share, "text": check.text.strip(), "accused": list(check.accused)}
+        for name, check in checks.items()
+    ]  # fmt: skip
+
+
+def done_json(entry: plan.Entry, outcome: str, why: str) -> dict[str, Any]:
+    return {"n": entry.number, "text": str(entry.act), "check": entry.check, "key": entry.key, "outcome": outcome, "why": why}
+
+
+def _finding(finding: Finding, check: Check) -> dict[str, Any]:
+    row = finding.row
+    return {
+        "check": finding.check,
+        "key": finding.key,
+        "state": finding.state,
+        "why": finding.why or None,
+        "risk": finding.risk,
+        "by_hand": row["by_hand"],
+        "server": finding.server,
+        "since": _time(row["since"]),
+        "first_seen": _time(finding.first_seen),
+        "rests_on": {"hosts": row["hosts"], "cells": row["cells"]},
+        "evidence": {name: _plain(value) for name, value in finding.evidence.items()},
+        "would": [{"text": str(act), "undo": act.undoing} for act in steps(finding, check)],
+    }
+
+
+def _held(finding: Finding, check: Check, verdict: Verdict, config: Config) -> dict[str, Any]:
+    row = finding.row
+    return {
+        "check": finding.check,
+        "key": finding.key,
+        "server": finding.server,
+        "rung": row["rung"],
+        "since": _time(row["rung_since"]),
+        "until": _time(_until(row, config)),
+        "due": (finding.check, finding.key) in verdict.due,
+        "next": [{"text": str(act), "undo": act.undoing, "purge": act.destroys} for act in steps(finding, check)],
+        "evidence": {name: _plain(value) for name, value in finding.evidence.items()},
+    }
+
+
+def steps(finding: Finding, check: Check) -> list[Act]:
+    """What the repair of a finding would do next; nothing where only a person may."""
+    if check.repair is None or finding.risk == "by-hand":
+        return []
+    return list(check.repair(finding.row))
+
+
+def _until(row: Row, config: Config) -> dt.datetime:
+    since: dt.datetime = row["rung_since"]
+    return since + config.ladder.time(str(row["rung"]))
+
+
+def _time(value: object) -> str | None:
+    return f"{value.replace(microsecond=0).isoformat()}Z" if isinstance(value, dt.datetime) else None
+
+
+def _plain(value: Any) -> Any:
+    return _time(value) if isinstance(value, dt.datetime) else value
+
+
+# ------------------------------------------------------------------------------------------------ text
+
+
+def check_text(verdict: Verdict, checks: Mapping[str, Check], config: Config) -> Text:
+    """What is wrong, where, since when, how sure, and what would be done."""
+    faults = [finding for finding in verdict.findings if finding.state != "held"]
+    held = [finding for finding in verdict.findings if finding.state == "held"]
+    lines: list[Text] = []
+    for name, check in checks.items():
+        mine = [finding for finding in faults if finding.check == name]
+        if mine:
+            lines.append(Text.assemble((check.title, "bold"), (f"  [{name}]", "dim")))
+            lines += [line for finding in mine for line in _fault(finding, check)]
+            lines.append(Text())
+    if held:
+        lines.append(Text("Held, where cloudfsck has put it:", "bold"))
+        lines += [_hold(finding, checks[finding.check], verdict, config) for finding in held]
+        lines.append(Text())
+    if verdict.gaps:
+        lines.append(Text("Could not be read, and nothing is said of what rests on it:", "bold magenta"))
+        lines += [*_gaps(verdict), Text()]
+    lines += [Text(f"Nothing is repaired: {stop}", "bold red") for stop in verdict.stops]
+    lines += [Text(f"Skipped: {name}: {why}", "dim") for name, why in sorted(config.skip.items())]
+    lines.append(_sum(verdict, faults, held, config))
+    return Text("\n").join(lines)
+
+
+def _fault(finding: Finding, check: Check) -> list[Text]:
+    row = finding.row
+    since = row["since"] or finding.first_seen
+    age = f", for {words(utcnow() - since)}" if since else ""
+    lines = [
+        Text.assemble("  ", (finding.state, _COLOURS[finding.state]), f"{age}  ", (finding.key, "bold"), f"  {_called(row)}"),
+        Text(f"    {_facts(row)}", "dim"),
+    ]
+    if finding.why:
+        lines.append(Text(f"    {finding.why}", "magenta" if finding.state == "unproven" else "yellow"))
+    if finding.risk == "by-hand":
+        why = row["by_hand"] or "no program repairs this"
+        lines.append(Text(f"    by hand: {why}; see `cloudfsck explain {finding.check}`"))
+    for act in steps(finding, check):
+        lines.append(Text.assemble("    would ", str(act), (f"  ({finding.risk}; undo {act.undoing})", "dim")))
+    return lines
+
+
+def _hold(finding: Finding, check: Check, verdict: Verdict, config: Config) -> Text:
+    row = finding.row
+    left = _until(row, config) - utcnow()
+    act = next(iter(steps(finding, check)), None)
+    then = f"{'purge' if act and act.destroys else 'repair'} would {act}" if act else "only a person goes on from here"
+    if (finding.check, finding.key) not in verdict.due and left <= dt.timedelta():
+        then = finding.why or "its proof was not found again"
+    when = "now" if left <= dt.timedelta() else f"in {words(left)}"
+    return Text.assemble((f"  {row['rung']:12}", "cyan"), (finding.key, "bold"), f"  {_called(row)}; {when} {then}")
+
+
+def _called(row: Row) -> str:
+    name = row.get("name")
+    project = row.get("project")
+    return " ".join(filter(None, [str(name) if name else "", f"of project {project}" if project else ""]))
+
+
+def _facts(row: Row) -> str:
+    """The evidence in one line, without what the line above says."""
+    said = {"key", "name", "project", "server", *GIVEN, *_DETAIL}
+    shown = ((name, _plain(value)) for name, value in row.items() if name not in said and value is not None)
+    return ", ".join(f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}" for name, value in shown)
+
+
+def _gaps(verdict: Verdict) -> list[Text]:
+    """One line a part and reason, however many tables it cost."""
+    parts: dict[tuple[str, str], list[str]] = {}
+    for gap in verdict.gaps:
+        parts.setdefault((gap.part or "roster", gap.why), []).append(gap.table)
+    return [
+        Text.assemble("  ", (part, "bold"), f"  {why}  ", (f"({', '.join(names)})" if len(names) < 4 else f"({len(names)} tables)", "dim"))
+        for (part, why), names in sorted(parts.items())
+    ]  # fmt: skip
+
+
+def _sum(verdict: Verdict, faults: Sequence[Finding], held: Sequence[Finding], config: Config) -> Text:
+    proven = sum(finding.state == "proven" for finding in faults)
+    clean = not faults and not verdict.gaps
+    parts = f"{verdict.parts - len(verdict.gaps)} of {verdict.parts} parts read"
+    if clean and not held:
+        return Text(f"{config.cloud.name}: clean; {parts}", "bold green")
+    said = f"{len(faults)} findings, {proven} proven; {len(held)} held; {parts}"
+    return Text(f"{config.cloud.name}: {said}", "bold green" if clean else "bold")
+
+
+def plan_text(made: plan.Plan) -> Text:
+    lines = [
+        Text.assemble(str(entry), (f"  ({entry.risk}; undo {entry.act.undoing}) [{entry.check}]", "dim"))
+        for entry in made.entries
+    ] or [Text("Nothing to do.")]
+    lines += [Text(f"left out: {one.key} [{one.check}]: {one.why}", "dim") for one in made.left_out]
+    lines += [Text(f"Nothing is repaired: {stop}", "bold red") for stop in made.stops]
+    if made.leaves is not None:
+        lines.append(Text(f"{len(made.entries)} acts; {made.leaves} findings would be left", "bold"))
+    return Text("\n").join(lines)
+
+
+def done_text(entry: plan.Entry, outcome: str, why: str) -> Text:
+    return Text.assemble((f"{outcome:8}", _ENDS[outcome]), str(entry), f"  {why}" if why else "")
+
+
+def runs_text(entries: Mapping[str, Sequence[Entry]]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("run/act", "outcome", "act", "undone by"):
+        table.add_column(title, overflow="fold")
+    for acts_of_run in entries.values():
+        for entry in acts_of_run:
+            table.add_row(entry.name, entry.outcome or "broke off", str(entry.act), entry.undone_by or "")
+    return table
+
+
+def runs_json(entries: Mapping[str, Sequence[Entry]]) -> list[dict[str, Any]]:
+    return [
+        {"run": entry.run, "n": entry.number, "check": entry.check, "key": entry.key, "text": str(entry.act),
+         "act": acts.to_json(entry.act), "outcome": entry.outcome, "why": entry.why, "undone_by": entry.undone_by}
+        for many in entries.values()
+        for entry in many
+    ]  # fmt: skip
+
+
+def rows_text(rows: Sequence[Row]) -> RenderableType:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in rows[0] if rows else ():
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("-" if value is None else str(_plain(value)) for value in row.values()))
+    return table
+
+
+def rows_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [{name: _plain(value) for name, value in row.items()} for row in rows]

@@ -1,0 +1,273 @@
+"""One snapshot is one DuckDB file: a table for each thing collected, and the ledger of what was really read.
+
+It is written aside and renamed when it is whole, and from then on only opened for reading.  It never reads a cloud.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from cloudfsck import tables
+from cloudfsck.model import Gap, Piece, Row, Trouble
+
+FORMAT = 1
+
+_LEDGER = """
+CREATE TABLE ledger (
+    table_name VARCHAR NOT NULL,
+    per        VARCHAR NOT NULL,
+    part       VARCHAR NOT NULL,
+    whole      BOOLEAN NOT NULL,
+    why        VARCHAR,
+    clock      TIMESTAMP,
+    started    TIMESTAMP NOT NULL,
+    finished   TIMESTAMP NOT NULL,
+    keys       VARCHAR[]
+)
+"""
+
+#: Tables of the engine's own; no check has to wait for them.
+OWN = frozenset({"ledger", "meta"})
+
+_ARROW_LEDGER = pa.schema([
+    ("table_name", pa.string()), ("per", pa.string()), ("part", pa.string()), ("whole", pa.bool_()), ("why", pa.string()),
+    ("clock", pa.timestamp("us")), ("started", pa.timestamp("us")), ("finished", pa.timestamp("us")),
+    ("keys", pa.list_(pa.string())),
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the ledger says of the parts: which were read whole (and for which servers), and why others were not."""
+
+    keys: dict[tuple[str, str], frozenset[str] | None]
+    gaps: dict[tuple[str, str], Gap]
+    tables: frozenset[str]
+
+    def lacks(self, table: str, part: str, server: str) -> Gap | None:
+        """The reason why this part of the table cannot speak for the server; None if it can."""
+        at = (table, part)
+        if at in self.gaps:
+            return self.gaps[at]
+        if at not in self.keys:
+            return Gap(table, part, "was not read")
+        keys = self.keys[at]
+        return None if keys is None or server in keys else Gap(table, part, f"was not asked about {server}")
+
+    def parts(self, table: str) -> frozenset[str]:
+        return frozenset(part for name, part in (*self.keys, *self.gaps) if name == table)
+
+
+class Snapshot:
+    """A DuckDB database with our tables, views and ledger.  Not for more than one thread."""
+
+    def __init__(self, db: duckdb.DuckDBPyConnection, path: Path | None = None, aside: Path | None = None) -> None:
+        self.db = db
+        self.path = path
+        self._aside = aside
+
+    @classmethod
+    def create(cls, path: Path | None = None) -> Snapshot:
+        """A new, empty snapshot; in memory without a path, else beside its path until `finish`."""
+        aside = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
+            aside.unlink(missing_ok=True)
+        db = duckdb.connect(str(aside) if aside else ":memory:")
+        db.execute("SET threads = 2; SET TimeZone = 'UTC'")
+        db.execute(_LEDGER)
+        db.execute("CREATE TABLE meta (name VARCHAR PRIMARY KEY, value VARCHAR)")
+        for table in tables.TABLES:
+            columns = ", ".join(f'"{column.name}" {column.type}' for column in table.columns)
+            db.execute(f"CREATE TABLE {table.name} ({columns})")
+        db.execute(files("cloudfsck").joinpath("views.sql").read_text(encoding="utf-8"))
+        snapshot = cls(db, path, aside)
+        snapshot.note(format=str(FORMAT))
+        return snapshot
+
+    @classmethod
+    def open(cls, path: Path) -> Snapshot:
+        """An old snapshot, for reading.  Raises Trouble if it is none of ours, or of another version."""
+        if not path.exists():
+            raise Trouble(f"there is no snapshot at {path}; `cloudfsck snapshot` takes one")
+        try:
+            db = duckdb.connect(str(path), read_only=True)
+            found = db.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
+        except duckdb.Error as error:
+            raise Trouble(f"{path} is no snapshot of cloudfsck: {str(error).splitlines()[0]}") from error
+        if found is None or found[0] != str(FORMAT):
+            raise Trouble(f"{path} was written by another version of cloudfsck; take a new one")
+        db.execute("SET TimeZone = 'UTC'")
+        return cls(db, path)
+
+    def note(self, **facts: str) -> None:
+        self.db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(facts.items()))
+
+    def noted(self, name: str) -> str | None:
+        found = self.db.execute("SELECT value FROM meta WHERE name = ?", [name]).fetchone()
+        return None if found is None else str(found[0])
+
+    def finish(self) -> None:
+        """Give a snapshot that was written aside its own name, and open it again for reading only."""
+        self.db.close()
+        assert self.path is not None and self._aside is not None
+        os.replace(self._aside, self.path)
+        self._aside = None
+        self.db = duckdb.connect(str(self.path), read_only=True)
+        self.db.execute("SET TimeZone = 'UTC'")
+
+    def close(self) -> None:
+        self.db.close()
+        if self._aside is not None:
+            self._aside.unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------------------------------- writing
+
+    def add(self, pieces: Iterable[Piece]) -> list[Gap]:
+        """Take in what a source read; a part that breaks off in the middle becomes a gap.  Returns the gaps."""
+        ledger: list[dict[str, Any]] = []
+        gaps: list[Gap] = []
+        at_rest: dict[str, list[Piece]] = {}
+        for piece in pieces:
+            why = piece.why
+            if piece.rows is not None and not isinstance(piece.rows, pa.Table):
+                why = self._insert(piece.table, [piece])
+            elif piece.rows is not None:
+                at_rest.setdefault(piece.table, []).append(piece)
+            ledger.append(_entry(piece, why))
+            if why is not None:
+                gaps.append(Gap(piece.table, piece.part, why))
+        for table, many in at_rest.items():
+            if self._insert(table, many) is None:
+                continue
+            for piece in many:  # one part spoils the insert of all: find out which
+                why = self._insert(table, [piece])
+                if why is not None:
+                    ledger = [row for row in ledger if (row["table_name"], row["part"]) != (table, piece.part)]
+                    ledger.append(_entry(piece, why))
+                    gaps.append(Gap(table, piece.part, why))
+        if ledger:
+            written = pa.Table.from_pylist(ledger, schema=_ARROW_LEDGER)
+            self.db.register("written", written)
+            self.db.execute(
+                "DELETE FROM ledger USING written WHERE ledger.table_name = written.table_name"
+                " AND ledger.part = written.part"
+            )
+            self.db.execute("INSERT INTO ledger SELECT * FROM written")
+            self.db.unregister("written")
+        return gaps
+
+    def _insert(self, name: str, pieces: Sequence[Piece]) -> str | None:
+        table = tables.BY_NAME[name]
+        self.db.execute("BEGIN")
+        try:
+            for piece in pieces:
+                if table.part:
+                    self.db.execute(f'DELETE FROM {name} WHERE "{table.part}" = ?', [piece.part])
+                else:
+                    self.db.execute(f"DELETE FROM {name}")
+                there = set(piece.rows.schema.names)
+                values = []
+                for column in table.columns:
+                    if column.name == table.part:
+                        values.append("$part")
+                    elif column.name in there:
+                        values.append(f'CAST("{column.name}" AS {column.type})')
+                    else:
+                        values.append("NULL")
+                self.db.register("incoming", piece.rows)
+                self.db.execute(
+                    f"INSERT INTO {name} SELECT {', '.join(values)} FROM incoming",
+                    {"part": piece.part} if table.part else None,
+                )
+                self.db.unregister("incoming")
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            self.db.execute("ROLLBACK")
+            raise
+        except BaseException as error:  # connectorx panics with a BaseException; whatever it is, it is a gap
+            self.db.execute("ROLLBACK")
+            return f"broke off: {str(error).splitlines()[0]}" if str(error) else f"broke off: {type(error).__name__}"
+        self.db.execute("COMMIT")
+        return None
+
+    # ------------------------------------------------------------------------------------------- reading
+
+    def rows(self, query: str, parameters: Any = None) -> list[dict[str, Any]]:
+        cursor = self.db.execute(query, parameters)
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def query(self, query: str) -> list[dict[str, Any]]:
+        """Somebody else's query.  Raises Trouble with what DuckDB says of it."""
+        try:
+            return self.rows(query)
+        except duckdb.Error as error:
+            raise Trouble(str(error).strip()) from error
+
+    def tables_read(self, query: str) -> frozenset[str]:
+        """The tables of ours that a query reads, seen through views and CTEs.  Raises Trouble where DuckDB cannot say
+        (it cannot for USING, NATURAL and ASOF joins)."""
+        try:
+            found = self.db.get_table_names(query)
+        except duckdb.Error as error:
+            raise Trouble(f"DuckDB cannot say which tables the query reads: {str(error).splitlines()[0]}") from error
+        return frozenset(found) - OWN
+
+    def heard(self) -> Heard:
+        keys: dict[tuple[str, str], frozenset[str] | None] = {}
+        gaps: dict[tuple[str, str], Gap] = {}
+        seen = set()
+        for table, part, whole, why, asked in self.db.execute(
+            "SELECT table_name, part, whole, why, keys FROM ledger"
+        ).fetchall():
+            seen.add(table)
+            if whole:
+                keys[table, part] = None if asked is None else frozenset(asked)
+            else:
+                gaps[table, part] = Gap(table, part, why)
+        return Heard(keys, gaps, frozenset(seen))
+
+    def clocks(self) -> dict[str, dt.datetime]:
+        """What the clock of each part said when it was read: {'cell:cell1': …, 'host:compute1': …}."""
+        found = self.db.execute("SELECT per || ':' || part, max(clock) FROM ledger GROUP BY ALL HAVING max(clock) NOTNULL")
+        return {part: clock for part, clock in found.fetchall()}
+
+    @contextmanager
+    def supposing(self) -> Iterator[None]:
+        """A change of mind: everything written inside is taken back at the end."""
+        self.db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.db.execute("ROLLBACK")
+
+
+def _entry(piece: Piece, why: str | None) -> dict[str, Any]:
+    return {
+        "table_name": piece.table,
+        "per": tables.BY_NAME[piece.table].per,
+        "part": piece.part,
+        "whole": why is None,
+        "why": why,
+        "clock": piece.clock,
+        "started": piece.started,
+        "finished": piece.finished,
+        # a table without a key column is always read whole for its part
+        "keys": None if piece.keys is None or not tables.BY_NAME[piece.table].key else sorted(piece.keys),
+    }
+
+
+def same(one: Row, other: Row) -> bool:
+    """Whether two readings agree on a row: every column equal."""
+    return dict(one) == dict(other)

@@ -1,0 +1,279 @@
+"""Read a cloud into a snapshot, in the order that makes a finding safe; the only code that reads the outside.
+
+What may be condemned is read before what may acquit it: first the roster, then the hypervisors, then Nova's API database,
+its cells last, and with them the roster again.  The same path reads everything or a scope.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from cloudfsck import tables
+from cloudfsck.config import Config, Place
+from cloudfsck.model import Gap, Hold, Piece, Scope, Trouble
+from cloudfsck.remote import Target
+from cloudfsck.snapshot import Snapshot
+from cloudfsck.sources import hypervisors, nova
+from cloudfsck.sources.database import Database, Login, Unreadable
+
+#: Hypervisor types that nova-compute's libvirt driver reports (nova/virt/libvirt/host.py: get_driver_type).
+LIBVIRT = frozenset({"qemu", "kvm", "lxc", "parallels", "xen"})
+
+#: Called with what is being read, how much of it is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A line of the roster."""
+
+    host: str
+    cell: str | None
+    node: str | None
+    hypervisor_type: str | None
+    live: bool
+    libvirt: bool
+    host_ip: str | None = None
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The hosts that could hold anything; `gaps` say which cells could not be asked for theirs."""
+
+    hosts: Mapping[str, Host]
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def asked(self) -> list[str]:
+        return sorted(name for name, host in self.hosts.items() if host.libvirt)
+
+
+@dataclass
+class Sources:
+    """Everything that the configuration says can be read.  `holds` gives what our own state store holds."""
+
+    config: Config
+    holds: Callable[[], Sequence[Hold]] = list
+    _api: Database = field(init=False)
+    _cells: list[Database] | None = field(init=False, default=None)
+    _no_cells: str = field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        account = self.config.read.database
+        self.login = Login(account.user, account.password(), str(account.ca) if account.ca else None, account.tls)
+        self._api = Database(tables.API, self.config.nova.api_database, self.login)
+
+    # ------------------------------------------------------------------------------------------ what there is
+
+    @property
+    def api(self) -> Database:
+        return self._api
+
+    def cells(self) -> list[Database]:
+        """The cells' databases.  Raises Unreadable if Nova's API database cannot say which there are."""
+        if self._cells is None:
+            listed = self.config.nova.cells
+            if listed is not None:
+                self._cells = [Database(name, url, self.login) for name, url in listed.items()]
+            else:
+                self._cells = nova.cells(self._api, self.login, self.config.nova.template)
+        return self._cells
+
+    def roster(self) -> Roster:
+        """The hosts, as Nova's databases and the inventory know them now."""
+        try:
+            cells = self.cells()
+        except Unreadable as error:
+            return self._roster([], [], [Gap("nova_cell_mappings", tables.API, str(error))])
+        scratch = Snapshot.create()  # it turns a stream that breaks into a gap
+        gaps = scratch.add(nova.read_api(self._api, cells, Scope(), frozenset({"nova_host_mappings", "nova_cell_mappings"})))
+        for cell in cells:
+            gaps += scratch.add(nova.read_cell(cell, Scope(), frozenset({"nova_compute_nodes"})))
+        mapped = scratch.rows(
+            "SELECT m.host, c.cell FROM nova_host_mappings m LEFT JOIN nova_cell_mappings c ON c.id = m.cell_id"
+        )
+        nodes = scratch.rows("SELECT * FROM nova_compute_nodes WHERE host NOTNULL ORDER BY deleted = 0, id")
+        scratch.close()
+        return self._roster(mapped, nodes, gaps)
+
+    def _roster(
+        self, mapped: list[dict[str, Any]], nodes: list[dict[str, Any]], gaps: Sequence[Gap]
+    ) -> Roster:
+        hosts = {row["host"]: Host(row["host"], row["cell"], None, None, False, True) for row in mapped}
+        for row in nodes:  # the live ones come last, and win
+            kind = str(row["hypervisor_type"])
+            before = hosts.get(row["host"])
+            libvirt = kind.lower() in LIBVIRT or bool(before and before.libvirt and before.hypervisor_type is not None)
+            hosts[row["host"]] = Host(
+                row["host"], row["cell"], row["hypervisor_hostname"], kind, not row["deleted"], libvirt, row["host_ip"]
+            )
+        for name in self.config.hosts.inventory:
+            place = self.config.place(name)
+            hosts.setdefault(name, Host(name, place.cell, None, None, False, True))
+        for name in self.config.hosts.gone:
+            hosts.pop(name, None)
+        return Roster(hosts, tuple(gaps))
+
+    # ------------------------------------------------------------------------------------------ reading
+
+    def read(self, path: Path | None, progress: Progress) -> Snapshot:
+        """Read the whole cloud into a snapshot, which is left open for writing: `finish` it."""
+        snapshot = Snapshot.create(path)
+        progress("roster", 0, 1)
+        roster = self.roster()
+        snapshot.add(self._own())
+        total = len(roster.asked)
+        waiting: list[Piece] = []
+        for done, pieces in enumerate(self._hosts(roster, roster.asked, None), start=1):
+            waiting += pieces
+            progress("hypervisors", done, total)
+            if len(waiting) > 2000:
+                snapshot.add(waiting)
+                waiting = []
+        snapshot.add(waiting)
+        self._databases(snapshot, Scope(), progress)
+        self._roster_again(snapshot, roster)
+        return snapshot
+
+    def prove(self, scope: Scope) -> tuple[Snapshot, Snapshot]:
+        """Read a scope, the hypervisors before and again after the databases: two snapshots that share the latter."""
+        roster = self.roster()
+        asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
+        before = [piece for pieces in self._hosts(roster, asked, scope.servers) for piece in pieces]
+        databases = list(self._read_databases(scope))
+        after = [piece for pieces in self._hosts(roster, asked, scope.servers) for piece in pieces]
+        own = list(self._own())
+        snapshots = []
+        for hosts in (before, after):
+            snapshot = Snapshot.create()
+            snapshot.add([*own, *hosts, *databases])
+            self._roster_again(snapshot, roster)
+            snapshots.append(snapshot)
+        return snapshots[0], snapshots[1]
+
+    def look(self, scope: Scope) -> Snapshot:
+        """Read what the hypervisors of a scope hold now, and nothing else."""
+        roster = self.roster()
+        asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
+        snapshot = Snapshot.create()
+        snapshot.add(piece for pieces in self._hosts(roster, asked, scope.servers) for piece in pieces)
+        snapshot.add(self._own())
+        return snapshot
+
+    def target(self, host: Host) -> tuple[Target, Place]:
+        """How a host is reached, by the configuration.  Raises Trouble if its address cannot be made."""
+        place = self.config.place(host.host)
+        try:
+            address = str(place.address).format(host=host.host, host_ip=host.host_ip or "", node=host.node or "")
+        except (KeyError, IndexError, ValueError) as error:
+            raise Trouble(f"hosts.address {place.address!r} is no template with {{host}}, {{node}} or {{host_ip}}") from error
+        jump = self.config.hosts.jump.get(place.cell or host.cell or "")
+        assert place.port is not None and place.transport is not None and place.python is not None
+        return Target(host.host, address, place.port, place.transport, place.python, jump), place
+
+    def _hosts(self, roster: Roster, names: Iterable[str], servers: frozenset[str] | None) -> Iterator[list[Piece]]:
+        known, unknown = [], []
+        for name in names:
+            if name not in roster.hosts:
+                unknown.append(name)
+                continue
+            target, place = self.target(roster.hosts[name])
+            request = {
+                "virsh": place.virsh,
+                "nova_conf": place.nova_conf,
+                "instances_path": place.instances_path,
+                "proc": place.proc,
+            }
+            known.append((target, request))
+        if unknown:
+            yield hypervisors.gaps(unknown, "Nova does not know this host any more")
+        if known:
+            yield from hypervisors.read(known, self.config.read.ssh, servers)
+
+    def _databases(self, snapshot: Snapshot, scope: Scope, progress: Progress) -> None:
+        progress("databases", 0, 1)
+        try:
+            total = len(self.cells()) + 1
+        except Unreadable:
+            total = 1
+        done = -1
+        part = ""
+        for piece in self._read_databases(scope):
+            if piece.part != part:
+                part, done = piece.part, done + 1
+                progress("databases", done, total)
+            snapshot.add([piece])
+        progress("databases", total, total)
+
+    def _read_databases(self, scope: Scope) -> Iterator[Piece]:
+        try:
+            cells = self.cells()
+        except Unreadable as error:
+            now = _now()
+            for table in tables.TABLES:
+                if table.per == "api":
+                    yield Piece(table.name, tables.API, None, str(error), None, now, now)
+            return
+        yield from nova.read_api(self._api, cells, scope)
+        for cell in cells:
+            yield from nova.read_cell(cell, scope)
+
+    def _roster_again(self, snapshot: Snapshot, first: Roster) -> None:
+        """Put the roster into the snapshot, with what Nova's databases said of hosts after the hosts were asked."""
+        late = snapshot.rows(
+            "SELECT DISTINCT host FROM (SELECT host, hypervisor_type, deleted FROM nova_compute_nodes"
+            " UNION ALL SELECT host, NULL, 0 FROM nova_host_mappings) WHERE host NOTNULL"
+            " AND (hypervisor_type IS NULL OR lower(hypervisor_type) IN "
+            f"({', '.join(repr(kind) for kind in sorted(LIBVIRT))}))"
+        )
+        new = {row["host"] for row in late} - set(first.hosts) - set(self.config.hosts.gone)
+        now = _now()
+        rows = [
+            {"host": host.host, "cell": host.cell, "node": host.node, "hypervisor_type": host.hypervisor_type,
+             "live": host.live, "libvirt": host.libvirt}
+            for host in first.hosts.values()
+        ]  # fmt: skip
+        why = None
+        if first.gaps:
+            why = f"not every cell could be asked for its hosts: {first.gaps[0]}"
+        elif new:
+            why = f"hosts appeared while the cloud was read: {', '.join(sorted(new))}"
+            snapshot.add(hypervisors.gaps(sorted(new), "appeared while the cloud was read"))
+        table = pa.Table.from_pylist(rows, _ROSTER)
+        snapshot.add([Piece("roster", "", None if why else table, why, None, now, now)])
+
+    def _own(self) -> Iterator[Piece]:
+        """What comes from our configuration and our state store."""
+        now = _now()
+        settings = [
+            {"name": name, "value": getattr(self.config.nova, name)}
+            for name in ("service_down_time", "long_rpc_timeout", "maximum_instance_delete_attempts")
+        ]
+        yield Piece("settings", "", pa.Table.from_pylist(settings), None, None, now, now)
+        held = [
+            {"check_name": hold.check, "kind": hold.kind, "host": hold.host, "server": hold.server, "rung": hold.rung,
+             "since": hold.since, "run": hold.run, "entry": hold.entry}
+            for hold in self.holds()
+        ]  # fmt: skip
+        yield Piece("holds", "", pa.Table.from_pylist(held, _HOLDS), None, None, now, now)
+
+
+_ROSTER = pa.schema([
+    ("host", pa.string()), ("cell", pa.string()), ("node", pa.string()), ("hypervisor_type", pa.string()),
+    ("live", pa.bool_()), ("libvirt", pa.bool_()),
+])  # fmt: skip
+
+_HOLDS = pa.schema([
+    ("check_name", pa.string()), ("kind", pa.string()), ("host", pa.string()), ("server", pa.string()),
+    ("rung", pa.string()), ("since", pa.timestamp("us")), ("run", pa.string()), ("entry", pa.string()),
+])  # fmt: skip
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)

@@ -1,0 +1,134 @@
+"""The hypervisors: one round trip each by probe.py, and its answer as pieces of the snapshot.  It changes nothing there."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.resources import files
+from typing import Any
+
+import pyarrow as pa
+
+from cloudfsck import remote, tables
+from cloudfsck.config import Ssh
+from cloudfsck.model import Piece
+from cloudfsck.remote import Failure, Target
+
+#: Which part of probe.py's answer each table is made from; None: from the whole.
+PARTS: dict[str, str | None] = {
+    "hypervisors": None,
+    "libvirt_domains": "domains",
+    "libvirt_disks": "domains",
+    "libvirt_interfaces": "domains",
+    "qemu_processes": "processes",
+    "instances_paths": "instances",
+    "instances_path_sharing": "instances",
+    "instance_dirs": "instances",
+    "disk_images": "instances",
+    "quarantine": "instances",
+}
+
+_ARROW = {
+    "VARCHAR": pa.string(),
+    "BIGINT": pa.int64(),
+    "INTEGER": pa.int32(),
+    "UBIGINT": pa.uint64(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+    "TIMESTAMP": pa.timestamp("us"),
+    "VARCHAR[]": pa.list_(pa.string()),
+    "BIGINT[]": pa.list_(pa.int64()),
+}
+
+_SCHEMAS = {
+    name: pa.schema([
+        (column.name, _ARROW[column.type]) for column in tables.BY_NAME[name].columns if column.name != "host"
+    ])
+    for name in PARTS
+}  # fmt: skip
+
+
+def read(
+    hosts: Iterable[tuple[Target, Mapping[str, Any]]], ssh: Ssh | None, servers: frozenset[str] | None
+) -> Iterator[list[Piece]]:
+    """Ask each host and yield its pieces as its answer comes; a host that does not answer gives gaps.
+
+    Each host comes with what its request says beside the scope: virsh, nova_conf, instances_path, proc.
+    """
+    program = files("cloudfsck.sources").joinpath("probe.py").read_text(encoding="utf-8")
+    asked = [
+        (target, {"version": 1, **given, "servers": None if servers is None else sorted(servers)})
+        for target, given in hosts
+    ]
+    started = _now()
+    for host, answer in remote.ask(asked, program, ssh):
+        yield _pieces(host, answer, started, servers)
+
+
+def _pieces(host: str, answer: remote.Answer, started: dt.datetime, servers: frozenset[str] | None) -> list[Piece]:
+    finished = _now()
+    if isinstance(answer, Failure):
+        return gaps([host], answer.why, started)
+    try:
+        clock = _date(answer["clock"])
+        failed = dict(answer["failed"])
+        rows = _rows(answer)
+        return [
+            Piece(name, host, None, str(failed[part]), None, started, finished, servers)
+            if part in failed
+            else Piece(name, host, pa.Table.from_pylist(rows[name], _SCHEMAS[name]), None, clock, started, finished, servers)
+            for name, part in PARTS.items()
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException) as error:
+        return gaps([host], f"its answer is not understood: {type(error).__name__}: {error}", started)
+
+
+def gaps(hosts: Iterable[str], why: str, started: dt.datetime | None = None) -> list[Piece]:
+    """Every table of hosts that could not be asked."""
+    now = _now()
+    return [Piece(name, host, None, why, None, started or now, now) for host in hosts for name in PARTS]
+
+
+def _rows(answer: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every table whose part did not fail."""
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in PARTS}
+    rows["hypervisors"] = [{"hostname": answer["hostname"], "boot_id": answer["boot_id"], "seconds": answer["seconds"]}]
+    if "domains" not in answer["failed"]:
+        for domain in answer["domains"]:
+            rows["libvirt_domains"].append(_only("libvirt_domains", domain))
+            for table, inner in (("libvirt_disks", "disks"), ("libvirt_interfaces", "interfaces")):
+                rows[table] += [_only(table, {**item, "uuid": domain["uuid"]}) for item in domain[inner]]
+    if "processes" not in answer["failed"]:
+        rows["qemu_processes"] = [
+            {**_only("qemu_processes", process), "started": _date(process["started"])} for process in answer["processes"]
+        ]
+    if "instances" not in answer["failed"]:
+        found = answer["instances"]
+        rows["instances_paths"] = [_only("instances_paths", found)]
+        rows["instances_path_sharing"] = [
+            {"other": item["host"], "seen": _date(item["seen"])} for item in found["sharing"]
+        ]
+        rows["instance_dirs"] = [
+            _only("instance_dirs", {
+                **entry, "path": f"{found['real']}/{entry['name']}", "changed": _date(entry["newest"] / 1e9),
+            })
+            for entry in found["entries"]
+        ]  # fmt: skip
+        rows["disk_images"] = [_only("disk_images", image) for image in found["images"]]
+        rows["quarantine"] = [
+            {**_only("quarantine", entry), "at": None if entry["at"] is None else _date(entry["at"])} for entry in found["quarantine"]
+        ]
+    return rows
+
+
+def _only(table: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of the table.  Raises KeyError on one that the answer lacks: no default hides an absence."""
+    return {name: given[name] for name in _SCHEMAS[table].names}
+
+
+def _date(seconds: float) -> dt.datetime:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).replace(tzinfo=None)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)

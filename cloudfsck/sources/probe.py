@@ -1,0 +1,1171 @@
+"""The program that reads on a hypervisor: one file, standard library only, one JSON answer; it never changes anything.
+
+It runs as `python3 -` with a line `REQUEST = '<json>'` before it, or as a forced command that reads the request from
+standard input.  Python 3.6 and later.  What it cannot read it says, with the reason, under `failed`: a part that
+failed has no lists at all, so an empty list always means that there is nothing.
+"""
+
+# Hosts with Python 3.6 have no newer spelling of types and no newer arguments.
+# ruff: noqa: B905, FA100, FURB188, UP006, UP022, UP035, UP045, PLW1510
+
+import ctypes
+import errno
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import socket
+import stat
+import struct
+import subprocess
+import sys
+import time
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from xml.etree import ElementTree
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Recipes held equal with the acting program by a test: each stands alone.
+
+
+def xml_digest(xml_text: str) -> str:
+    """The sha256 of a domain's XML, whatever its indentation, attribute order, comments, prefixes and CDATA marks."""
+    digest = hashlib.sha256()
+
+    def put(text: str) -> None:
+        piece = text.encode("utf-8")
+        digest.update(b"%d:" % len(piece))
+        digest.update(piece)
+
+    todo = [ElementTree.fromstring(xml_text.encode("utf-8", "surrogateescape"))]
+    while todo:
+        element = todo.pop()
+        children = list(element)
+        put(element.tag)
+        put(str(len(element.attrib)))
+        for key in sorted(element.attrib):
+            put(key)
+            put(element.attrib[key])
+        # Text that is only white space is indentation; any other text counts to the last blank.
+        put(element.text if element.text and element.text.strip() else "")
+        put(element.tail if element.tail and element.tail.strip() else "")
+        put(str(len(children)))
+        todo.extend(reversed(children))
+    return digest.hexdigest()
+
+
+def measure(path: str) -> Dict[str, int]:
+    """The size and age of a tree: inode and device of its top, files (all that is no directory), bytes (blocks on
+    disk, once an inode), newest (nanoseconds: the newest mtime or ctime of all that is in it, the top included).
+
+    Symlinks are counted, never followed; other file systems mounted inside are not entered.  What vanishes meanwhile is
+    not there; a top that is not there raises FileNotFoundError; anything else that cannot be read raises OSError
+    with the path.
+    """
+    top = os.lstat(path)
+    answer = {
+        "inode": top.st_ino,
+        "device": top.st_dev,
+        "files": 0 if stat.S_ISDIR(top.st_mode) else 1,
+        "bytes": top.st_blocks * 512,
+        "newest": max(top.st_mtime_ns, top.st_ctime_ns),
+    }
+    if not stat.S_ISDIR(top.st_mode):
+        return answer
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    seen = {top.st_ino}
+    # Descends by descriptor, so that a directory swapped for a symlink meanwhile does not lead out of the tree.
+    folders = []  # type: List[Tuple[int, str, List[str]]]
+    here = path
+    try:
+        descriptor = os.open(path, flags)
+        folders.append((descriptor, path, []))
+        folders[-1][2].extend(os.listdir(descriptor))
+        while folders:
+            descriptor, folder, names = folders[-1]
+            if not names:
+                folders.pop()
+                os.close(descriptor)
+                continue
+            name = names.pop()
+            here = os.path.join(folder, name)
+            try:
+                found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            is_folder = stat.S_ISDIR(found.st_mode)
+            answer["newest"] = max(answer["newest"], found.st_mtime_ns, found.st_ctime_ns)
+            answer["files"] += 0 if is_folder else 1
+            if found.st_dev != top.st_dev:
+                continue
+            if found.st_ino not in seen:
+                seen.add(found.st_ino)
+                answer["bytes"] += found.st_blocks * 512
+            if is_folder:
+                try:
+                    below = os.open(name, flags, dir_fd=descriptor)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    # The directory is no directory any more: somebody replaced it.
+                    if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                        continue
+                    raise
+                folders.append((below, here, []))
+                try:
+                    folders[-1][2].extend(os.listdir(below))
+                except FileNotFoundError:
+                    # Removed after it was opened; the top would be gone, this is only empty.
+                    continue
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, here) from error
+    finally:
+        for descriptor, _, _ in folders:
+            os.close(descriptor)
+    return answer
+
+
+def qcow2_backing(path: str) -> Optional[Tuple[str, Optional[str]]]:
+    """What the header of an image says: (format, backing file), or None if the path is no regular file.
+
+    The format is "qcow2", "raw" (no qcow2 header) or "corrupt" (a qcow2 mark, but what follows cannot be right, so that
+    the backing file is not known).  A backing file is absolute (a relative name is taken from the image's folder) or,
+    when it is not a local file, the name as the header has it.
+    """
+    # Never follows a symlink, never waits for the other end of a FIFO.
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
+            return None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        header = os.pread(descriptor, 72, 0)
+        if header[:4] != b"QFI\xfb":
+            return "raw", None
+        if len(header) < 72:
+            return "corrupt", None
+        version, offset, length = struct.unpack(">IQI", header[4:20])
+        if version not in (2, 3):
+            return "corrupt", None
+        if offset == 0:
+            return "qcow2", None
+        # The name is at most 1023 bytes long and lies in the first cluster, which is at most 2 MiB.
+        if not 0 < length <= 1023 or not 72 <= offset <= 2 * 1024 * 1024:
+            return "corrupt", None
+        raw = os.pread(descriptor, length, offset)
+    finally:
+        os.close(descriptor)
+    if len(raw) != length or b"\0" in raw:
+        return "corrupt", None
+    name = os.fsdecode(raw)
+    if name.startswith("json:"):
+        try:
+            node = json.loads(name[len("json:") :])
+        except (ValueError, RecursionError):
+            return "corrupt", None
+        local = None
+        while isinstance(node, dict) and local is None:
+            if node.get("driver") in (None, "file", "host_device", "qcow2", "raw"):
+                local = node.get("filename", node.get("file.filename"))
+            node = node.get("file")
+        if not isinstance(local, str):
+            return "qcow2", name
+        name = local
+    if name.startswith("file:"):
+        name = name[len("file:") :]
+        if name.startswith("///"):
+            name = name[2:]
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", name):
+        return "qcow2", name
+    return "qcow2", os.path.normpath(os.path.join(os.path.dirname(path), name))
+
+
+def open_paths(proc: str) -> Iterator[Tuple[int, str, str]]:
+    """All paths that processes hold: (pid, link, path) with the link to stat through (fd, cwd, root), "" for mappings.
+
+    A path is as the kernel shows it: in the process's own mount namespace, with " (deleted)" behind a name that is
+    gone.  Sockets, pipes and other things without a path are left out.  A process that ends meanwhile is not there;
+    one that may not be read raises OSError.
+    """
+    for pid in sorted(int(name) for name in os.listdir(proc) if name.isdigit()):
+        folder = os.path.join(proc, str(pid))
+        links = [os.path.join(folder, "cwd"), os.path.join(folder, "root")]
+        try:
+            links.extend(os.path.join(folder, "fd", number) for number in os.listdir(os.path.join(folder, "fd")))
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+        for link in links:
+            try:
+                path = os.readlink(link)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if path.startswith("/"):
+                yield pid, link, path
+        try:
+            with open(os.path.join(folder, "maps"), "rb") as file:
+                maps = file.read()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for raw in set(re.findall(rb"^\S+ \S+ \S+ \S+ [1-9][0-9]* +(/.*)$", maps, re.MULTILINE)):
+            yield pid, "", os.fsdecode(raw.replace(b"\\012", b"\n"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Domains: what libvirt says, by virsh, always read-only.
+
+# The only virsh commands there are here; every one of them only asks.
+ASKING = ("uri", "list", "dumpxml", "domstate", "domjobinfo", "echo")
+LISTS = {
+    "all": "list --all --uuid",
+    "active": "list --uuid",
+    "persistent": "list --all --persistent --uuid",
+    "autostart": "list --all --autostart --uuid",
+    "managed_save": "list --all --with-managed-save --uuid",
+}
+# Without a configured command: the host's own virsh, else the one in Kolla's container.
+VIRSH = (
+    ("virsh", "-c", "qemu:///system"),
+    ("docker", "exec", "-e", "LC_ALL=C", "nova_libvirt", "virsh", "-c", "qemu:///system"),
+    ("podman", "exec", "-e", "LC_ALL=C", "nova_libvirt", "virsh", "-c", "qemu:///system"),
+)
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+STATES = {
+    "no state": "nostate",
+    "running": "running",
+    "idle": "blocked",
+    "paused": "paused",
+    "in shutdown": "shutdown",
+    "shut off": "shutoff",
+    "crashed": "crashed",
+    "pmsuspended": "pmsuspended",
+}
+UNITS = {"b": 1, "bytes": 1, "KB": 1000, "k": 1024, "KiB": 1024, "MB": 10**6, "M": 2**20, "MiB": 2**20}
+UNITS.update({"GB": 10**9, "G": 2**30, "GiB": 2**30, "TB": 10**12, "T": 2**40, "TiB": 2**40})
+NOVA = "{http://openstack.org/xmlns/libvirt/nova/"
+# One argument of a program may be 128 KiB long; what is left over is for the lists and marks.
+LONGEST = 100 * 1000
+LIST_SECONDS = 10
+DETAIL_SECONDS = 90
+
+
+class Unread(Exception):
+    """A part could not be read; the text says why."""
+
+
+class Virsh:
+    """A virsh command line that only reads: -r (a read-only connection) and a closed list of commands."""
+
+    def __init__(self, argv: Iterable[str]) -> None:
+        self.argv = list(argv)
+        # A key that may only start this program must not start any other by way of the request.
+        words = list(self.argv)
+        if words and os.path.basename(words[0]) in ("docker", "podman"):
+            if words[1:2] != ["exec"]:
+                raise Unread("virsh: {!r} is not an exec of virsh in a container".format(" ".join(self.argv)))
+            words = words[2:]
+            while words and words[0] in ("-e", "--env", "-u", "--user", "-i", "--interactive"):
+                words = words[1:] if words[0] in ("-i", "--interactive") else words[2:]
+            words = words[1:]
+        options = words[1:]
+        if not words or os.path.basename(words[0]) != "virsh":
+            raise Unread("virsh: {!r} does not run virsh".format(" ".join(self.argv)))
+        if options and (len(options) != 2 or options[0] not in ("-c", "--connect")):
+            raise Unread("virsh: of the options only -c URI is taken, not {!r}".format(" ".join(options)))
+        if options and (not re.match(r"[a-z]+(\+unix)?:///", options[1]) or re.search(r"[?&]command=", options[1])):
+            raise Unread(f"virsh: {options[1]!r} is not a connection on this host")
+
+    def ask(self, commands: List[str], seconds: float) -> Tuple[List[str], str]:
+        """The answers to the commands in order ("" where virsh has none), and what it said on standard error.
+
+        All commands go to one process as one argument: in contrast to commands on standard input virsh then
+        prints no prompts and writes no history file.
+        """
+        mark = f"@@{os.urandom(12).hex()}@@"
+        for command in commands:
+            if command.split()[0] not in ASKING or not re.match(r"[a-z0-9 -]+\Z", command):
+                raise ValueError(f"{command!r} is no question")
+        line = "; ".join(f"echo {mark}; {command}" for command in commands) + "; echo " + mark
+        try:
+            done = subprocess.run(
+                self.argv + ["-r", "-q", line],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                timeout=seconds,
+                env=dict(os.environ, LC_ALL="C"),
+            )
+        except FileNotFoundError:
+            raise Unread(f"{self.argv[0]} is not installed") from None
+        except OSError as error:
+            raise Unread(f"{self.argv[0]} cannot be run: {error.strerror}") from None
+        except subprocess.TimeoutExpired:
+            raise Unread("{}: no answer within {:g} s".format(" ".join(self.argv), seconds)) from None
+        said = done.stderr.decode("utf-8", "replace").strip()
+        parts = done.stdout.decode("utf-8", "surrogateescape").split(mark)
+        if len(parts) != len(commands) + 2:
+            reason = said.replace("\n", "; ") or f"it ended with status {done.returncode} in the middle of its answers"
+            raise Unread("{}: {}".format(" ".join(self.argv), reason))
+        return parts[1:-1], said
+
+    def lists(self) -> Dict[str, Set[str]]:
+        """The sets of domains, or why they are not to be had."""
+        answers, said = self.ask(QUESTIONS, LIST_SECONDS)
+        # An empty list looks like a list that failed; the connection's own name is never empty.
+        if not answers[0].strip() or re.search(r"^error:", said, re.MULTILINE):
+            reason = said.replace("\n", "; ") or "libvirt does not answer"
+            raise Unread("{}: {}".format(" ".join(self.argv), reason))
+        return uuids_of(answers)
+
+
+def uuids_of(answers: List[str]) -> Dict[str, Set[str]]:
+    """The sets of domains behind the answers to QUESTIONS."""
+    return {key: set(UUID.findall(answer)) for key, answer in zip(sorted(LISTS), answers[1:])}
+
+
+QUESTIONS = ["uri"] + [LISTS[key] for key in sorted(LISTS)]
+
+
+def read_domains(request: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """All domains of this host, or those of the scope."""
+    candidates = [request["virsh"]] if request.get("virsh") else list(VIRSH)
+    reasons = []  # type: List[str]
+    for argv in candidates:
+        try:
+            virsh = Virsh(argv)
+            lists = virsh.lists()
+            break
+        except Unread as error:
+            reasons.append(str(error))
+    else:
+        raise Unread("; ".join(reasons))
+    scope = request.get("servers")
+    found = {}  # type: Dict[str, Dict[str, Any]]
+    said = ""
+    # A domain that changes while it is read is read again.  That one vanished is only taken from a list of its own,
+    # made without any error: the same list shows those that came meanwhile.
+    for _ in range(5):
+        todo = sorted(uuid for uuid in lists["all"] if uuid not in found and (scope is None or uuid in scope))
+        if not todo:
+            return [found[uuid] for uuid in sorted(found)]
+        said = read_details(virsh, lists, todo, found)
+        if any(uuid not in found for uuid in todo):
+            lists = virsh.lists()
+            for uuid in list(found):
+                if uuid not in lists["all"]:
+                    del found[uuid]
+    names = ", ".join(todo)
+    why = said or "it changes faster than it can be read"
+    raise Unread("{}: domain {} is not read: {}".format(" ".join(virsh.argv), names, why))
+
+
+def read_details(virsh: Virsh, lists: Dict[str, Set[str]], uuids: List[str], found: Dict[str, Dict[str, Any]]) -> str:
+    """Reads the domains into `found`; one that vanished or changed meanwhile is left out.  Returns what virsh said."""
+    chunks = [[]]  # type: List[List[Tuple[str, str, str]]]
+    length = 0
+    for uuid in uuids:
+        questions = [("state", "domstate --reason " + uuid)]
+        if uuid in lists["active"]:
+            questions += [("live", "dumpxml " + uuid), ("job", "domjobinfo " + uuid)]
+        if uuid in lists["persistent"]:
+            questions.append(("kept", "dumpxml --inactive " + uuid))
+        size = sum(len(command) + 40 for _, command in questions)
+        if chunks[-1] and length + size > LONGEST:
+            chunks.append([])
+            length = 0
+        length += size
+        chunks[-1].extend((uuid, key, command) for key, command in questions)
+    words = []  # type: List[str]
+    for chunk in chunks:
+        commands = [command for _, _, command in chunk] + QUESTIONS
+        answers, said = virsh.ask(commands, DETAIL_SECONDS)
+        after = uuids_of(answers[len(chunk) :])
+        words += said.splitlines()
+        texts = {}  # type: Dict[str, Dict[str, str]]
+        for (uuid, key, _), answer in zip(chunk, answers):
+            texts.setdefault(uuid, {})[key] = answer.strip()
+        for uuid, text in texts.items():
+            if uuid not in after["all"] or any((uuid in lists[key]) != (uuid in after[key]) for key in LISTS):
+                continue
+            if not all(answer for key, answer in text.items() if key != "job"):
+                continue
+            domain = describe(uuid, text, after, said)
+            # A run that ended, or another that began, between two answers.
+            if (domain["id"] is None) == (domain["state"] == "shutoff") or domain["state"] == "crashed":
+                found[uuid] = domain
+    return "; ".join(words)
+
+
+def describe(uuid: str, text: Dict[str, str], lists: Dict[str, Set[str]], said: str) -> Dict[str, Any]:
+    """One domain from virsh's answers."""
+    match = re.match(r"([a-z ]+?) \((.*)\)$", text["state"])
+    if not match or match.group(1) not in STATES:
+        raise Unread("domain {}: virsh domstate says {!r}, which is not known".format(uuid, text["state"]))
+    trees = {}  # type: Dict[str, ElementTree.Element]
+    for key in ("live", "kept"):
+        if key in text:
+            try:
+                trees[key] = ElementTree.fromstring(text[key].encode("utf-8", "surrogateescape"))
+            except (ElementTree.ParseError, UnicodeError) as error:
+                raise Unread(f"domain {uuid}: virsh dumpxml gives no XML: {error}") from None
+    first = trees.get("live", trees.get("kept"))
+    if first is None:
+        raise Unread(f"domain {uuid} is neither active nor persistent")
+    run = trees["live"].get("id") if "live" in trees else None
+    nova = None
+    for element in first.findall("metadata/*"):
+        if element.tag.startswith(NOVA) and element.tag.endswith("}instance"):
+            nova = element
+    namespace = nova.tag[: nova.tag.index("}") + 1] if nova is not None else NOVA
+
+    def said_by_nova(path: str) -> Optional[str]:
+        words = nova.findtext("/".join(namespace + step for step in path.split("/"))) if nova is not None else None
+        return words.strip() if words and words.strip() else None
+
+    owner = nova.find(namespace + "owner/" + namespace + "project") if nova is not None else None
+    product = [entry.text for entry in first.findall("sysinfo/system/entry") if entry.get("name") == "product"]
+    nvram = first.find("os/nvram")
+    nvram_path = None
+    if nvram is not None:
+        source = nvram.find("source")
+        nvram_path = source.get("file") if source is not None else (nvram.text or "").strip() or None
+    memory = first.find("memory")
+    amount = int((memory.text or "0").strip()) if memory is not None else 0
+    unit = UNITS[memory.get("unit", "KiB")] if memory is not None else 1024
+    return {
+        "uuid": uuid,
+        "name": first.findtext("name", ""),
+        "id": int(run) if run else None,
+        "state": STATES[match.group(1)],
+        "reason": match.group(2),
+        "persistent": "kept" in trees,
+        "autostart": uuid in lists["autostart"],
+        "managed_save": uuid in lists["managed_save"],
+        "nova": nova is not None or "OpenStack Nova" in product,
+        "nova_name": said_by_nova("name"),
+        "project": owner.get("uuid") if owner is not None else None,
+        "created": said_by_nova("creationTime"),
+        "memory_kib": amount * unit // 1024,
+        "vcpus": int(first.findtext("vcpu", "1").strip()),
+        "job": running_job(text, trees, said),
+        "hostdevs": len(first.findall("devices/hostdev")) + len(first.findall("devices/interface[@type='hostdev']")),
+        "nvram": nvram_path,
+        "tpm": first.find("devices/tpm") is not None,
+        "xml_sha256": xml_digest(text["kept"] if "kept" in text else text["live"]),
+        "disks": read_disks(trees),
+        "interfaces": read_interfaces(trees, nova, namespace),
+    }
+
+
+def running_job(text: Dict[str, str], trees: Dict[str, ElementTree.Element], said: str) -> Optional[str]:
+    """The libvirt job or block job that runs on an active domain."""
+    if "live" not in trees:
+        return None
+    if not text.get("job"):
+        # libvirt does not say what runs as long as something holds the domain: that is a job too.
+        held = [line for line in said.splitlines() if "state change lock" in line]
+        return "unknown: " + (held[-1] if held else "virsh domjobinfo gives no answer")
+    rows = dict(re.findall(r"^([A-Z][A-Za-z ]*):[ \t]+(.*?)[ \t]*$", text["job"], re.MULTILINE))
+    if rows.get("Job type", "None") != "None":
+        return rows.get("Operation", rows["Job type"])
+    for disk in trees["live"].findall("devices/disk"):
+        mirror = disk.find("mirror")
+        if mirror is not None:
+            target = disk.find("target")
+            name = target.get("dev", "") if target is not None else ""
+            return "block {} of {}".format(mirror.get("job", "copy"), name)
+    return None
+
+
+def source_of(element: ElementTree.Element) -> Optional[str]:
+    """The file, device, network name or pool/volume that a <source> names."""
+    source = element.find("source")
+    if source is None:
+        return None
+    if source.get("volume"):
+        return "{}/{}".format(source.get("pool", ""), source.get("volume"))
+    for key in ("file", "dev", "name", "dir", "path"):
+        if source.get(key):
+            return source.get(key)
+    return None
+
+
+def merged(
+    trees: Dict[str, ElementTree.Element],
+    rows: Callable[[ElementTree.Element], List[Dict[str, Any]]],
+    same: Tuple[str, ...],
+) -> List[Dict[str, Any]]:
+    """The rows of the live and of the persistent configuration; a row that both have comes once."""
+    live = rows(trees["live"]) if "live" in trees else []
+    kept = rows(trees["kept"]) if "kept" in trees else []
+    answer = []
+    for row in live:
+        twin = next((other for other in kept if all(other[key] == row[key] for key in same)), None)
+        if twin is not None:
+            kept.remove(twin)
+            for key in row:
+                row[key] = twin[key] if row[key] is None else row[key]
+        answer.append(dict(row, config="live" if twin is None else "both"))
+    return answer + [dict(row, config="persistent") for row in kept]
+
+
+def read_disks(trees: Dict[str, ElementTree.Element]) -> List[Dict[str, Any]]:
+    def rows(tree: ElementTree.Element) -> List[Dict[str, Any]]:
+        answer = []
+        for disk in tree.findall("devices/disk"):
+            target = disk.find("target")
+            serial = disk.findtext("serial")
+            backing = []
+            below = disk.find("backingStore")
+            while below is not None:
+                name = source_of(below)
+                backing += [name] if name else []
+                below = below.find("backingStore")
+            answer.append(
+                {
+                    "target": target.get("dev", "") if target is not None else "",
+                    "type": disk.get("type", "file"),
+                    "device": disk.get("device", "disk"),
+                    "source": source_of(disk),
+                    "serial": serial.strip() if serial and serial.strip() else None,
+                    "backing": backing,
+                }
+            )
+        return answer
+
+    return merged(trees, rows, ("target", "type", "device", "source", "serial"))
+
+
+def read_interfaces(
+    trees: Dict[str, ElementTree.Element], nova: Optional[ElementTree.Element], namespace: str
+) -> List[Dict[str, Any]]:
+    def rows(tree: ElementTree.Element) -> List[Dict[str, Any]]:
+        answer = []
+        for interface in tree.findall("devices/interface"):
+            mac = interface.find("mac")
+            target = interface.find("target")
+            answer.append(
+                {
+                    "mac": mac.get("address", "").lower() if mac is not None else "",
+                    "target": target.get("dev") if target is not None else None,
+                    "port": None,
+                }
+            )
+        return answer
+
+    answer = merged(trees, rows, ("mac",))
+    path = namespace + "ports/" + namespace + "port"
+    ports = [port.get("uuid", "") for port in nova.findall(path)] if nova is not None else []
+    # nova names most devices after the port; the others follow in order if none is missing or left over.
+    for row in answer:
+        named = [port for port in ports if row["target"] and row["target"][3:] == port[:11]]
+        if named:
+            row["port"] = named[0]
+            ports.remove(named[0])
+    rest = [row for row in answer if row["port"] is None]
+    if len(rest) == len(ports):
+        for row, port in zip(rest, ports):
+            row["port"] = port
+    return answer
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Processes: what runs as QEMU, and what is held open.
+
+GONE = " (deleted)"
+# Memory that the kernel shows like a file without a name.
+MEMORY = re.compile(r"/(memfd:|dev/|SYSV|anon_hugepage|proc/|sys/|\[)|.*/hugepages[^/]*/|.*/libvirt/qemu/ram/")
+
+
+def read_processes(request: Dict[str, Any], proc: str, held: Dict[int, List[Tuple[str, str]]]) -> List[Dict[str, Any]]:
+    """Every QEMU process that has a -uuid, or those of the scope."""
+    scope = request.get("servers")
+    with open(os.path.join(proc, "stat"), "rb") as file:
+        boot = re.search(rb"^btime (\d+)", file.read(), re.MULTILINE)
+    if not boot:
+        raise Unread(f"{proc}/stat does not say when this host was started")
+    huge = [mount["point"].rstrip("/") + "/" for mount in mounts() if mount["fstype"] == "hugetlbfs"]
+    answer = []
+    for pid in sorted(int(name) for name in os.listdir(proc) if name.isdigit()):
+        folder = os.path.join(proc, str(pid))
+        try:
+            with open(os.path.join(folder, "cmdline"), "rb") as file:
+                words = file.read().split(b"\0")
+            if b"-uuid" not in words or not is_qemu(words):
+                continue
+            with open(os.path.join(folder, "stat"), "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        uuid = option(words, b"-uuid").lower()
+        if len(uuid) != 36 or not UUID.match(uuid) or (scope is not None and uuid not in scope):
+            continue
+        name = ""
+        for part in re.split(r"(?<!,),(?!,)", option(words, b"-name").replace(",,", "\1")):
+            if part.startswith("guest=") or (not name and "=" not in part):
+                name = part[len("guest=") :] if part.startswith("guest=") else part
+        answer.append(
+            {
+                "pid": pid,
+                "uuid": uuid,
+                "name": name.replace("\1", ","),
+                "started": int(boot.group(1)) + int(fields[19]) / float(os.sysconf("SC_CLK_TCK")),
+                "unnamed": sum(1 for link, path in held.get(pid, []) if link and is_unnamed(link, path, huge)),
+            }
+        )
+    return answer
+
+
+def is_qemu(words: List[bytes]) -> bool:
+    program = os.path.basename(words[0])
+    return program.startswith(b"qemu") or program == b"kvm" or b"-machine" in words or b"-M" in words
+
+
+def option(words: List[bytes], name: bytes) -> str:
+    """The value of an option of a command line."""
+    at = words.index(name) + 1 if name in words else len(words)
+    return words[at].decode("utf-8", "surrogateescape") if at < len(words) else ""
+
+
+def is_unnamed(link: str, path: str, huge: List[str]) -> bool:
+    """Whether an open file is a regular file on disk whose name is gone."""
+    if not path.endswith(GONE) or MEMORY.match(path) or any(path.startswith(point) for point in huge):
+        return False
+    try:
+        found = os.stat(link)
+    except FileNotFoundError:
+        # The descriptor was closed meanwhile, unless the link itself is still there.
+        return os.path.lexists(link)
+    if not stat.S_ISREG(found.st_mode):
+        return False
+    try:
+        # A file may bear a name that ends like this.
+        return not os.path.samestat(found, os.lstat(path))
+    except OSError:
+        return True
+
+
+def held_paths(proc: str) -> Dict[int, List[Tuple[str, str]]]:
+    """The (link, path) pairs that each process holds."""
+    answer = {}  # type: Dict[int, List[Tuple[str, str]]]
+    for pid, link, path in open_paths(proc):
+        answer.setdefault(pid, []).append((link, path))
+    return answer
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Instances: the directory where nova keeps its guests' files.
+
+NOVA_CONF = ("/etc/nova/nova.conf", "/etc/nova/nova-compute.conf", "/etc/nova/nova.conf.d/*.conf")
+STATE_PATH = "/var/lib/nova"
+KOLLA_CONF = "/etc/kolla/nova-compute/nova.conf"
+# The volume that stands for STATE_PATH in Kolla's containers.
+KOLLA_VOLUMES = (
+    "/var/lib/docker/volumes/nova_compute/_data",
+    "/var/lib/containers/storage/volumes/nova_compute/_data",
+)
+LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "reiserfs", "jfs", "tmpfs", "ramfs", "overlay")
+KINDS = {"": "instance", "_resize": "resize", "_del": "del"}
+QUARANTINE = ".cloudfsck"
+
+
+def read_options(text: str) -> Dict[Tuple[str, str], str]:
+    """The options of a configuration file as oslo.config reads it."""
+    options = {}  # type: Dict[Tuple[str, str], str]
+    group = "DEFAULT"
+    last = None  # type: Optional[Tuple[str, str]]
+    for line in text.splitlines():
+        if not line.strip():
+            last = None
+        elif line[0] in " \t" and last is not None:
+            options[last] += "\n" + line.strip()
+        elif line.lstrip()[0] in "#;":
+            continue
+        elif line[0] == "[":
+            group = line.strip()[1:].partition("]")[0]
+            last = None
+        else:
+            at = min([line.find(sign) for sign in ":=" if sign in line] or [len(line)])
+            value = line[at + 1 :].strip()
+            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+                value = value[1:-1]
+            last = (group, line[:at].strip())
+            options[last] = value
+    return options
+
+
+def interpolated(options: Dict[Tuple[str, str], str], value: str, depth: int = 0) -> str:
+    """A value with $name, ${name} and ${group.name} put in."""
+    if depth > 10:
+        raise Unread(f"instances_path is unknown: {value!r} refers to itself")
+
+    def put(match: Any) -> str:
+        name = match.group(1) or match.group(2)
+        if name is None:
+            return "$"
+        group, _, key = name.rpartition(".")
+        if (group or "DEFAULT", key) not in options:
+            raise Unread(f"instances_path is unknown: {value!r} names the option {name}, which is not set")
+        return interpolated(options, options[(group or "DEFAULT", key)], depth + 1)
+
+    return re.sub(r"\$(?:\$|\{([\w.-]+)\}|(\w[\w.]*))", put, value)
+
+
+def nova_path(files: List[str]) -> str:
+    """The instances_path that these configuration files give; of several the later wins."""
+    options = {("DEFAULT", "state_path"): STATE_PATH, ("DEFAULT", "instances_path"): "$state_path/instances"}
+    for name in files:
+        with open(name, "rb") as file:
+            options.update(read_options(file.read().decode("utf-8", "surrogateescape")))
+    path = interpolated(options, options[("DEFAULT", "instances_path")])
+    if not path.startswith("/"):
+        raise Unread("instances_path is unknown: {} says {!r}, which is not absolute".format(", ".join(files), path))
+    return os.path.normpath(path)
+
+
+def in_volume(path: str) -> Optional[str]:
+    """Where a path below STATE_PATH is on a host whose nova runs in Kolla's container."""
+    if path == STATE_PATH or path.startswith(STATE_PATH + "/"):
+        for volume in KOLLA_VOLUMES:
+            if os.path.isdir(volume):
+                return volume + path[len(STATE_PATH) :]
+    return None
+
+
+def configuration_files(name: str) -> List[str]:
+    """The files of this name or pattern; a folder that may not be read is an error, not an absence."""
+    folder, pattern = os.path.split(name)
+    try:
+        if "*" in pattern:
+            found = sorted(fnmatch.filter(os.listdir(folder), pattern))
+            return [os.path.join(folder, file) for file in found if not file.startswith(".")]
+        os.stat(name)
+        return [name]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def find_instances(request: Dict[str, Any]) -> Tuple[str, str, str]:
+    """The instances path as nova sees it, where it is on this host, and who says so."""
+    path = request.get("instances_path")
+    if path:
+        if not path.startswith("/"):
+            raise Unread(f"instances_path is unknown: the configuration says {path!r}, which is not absolute")
+        path = os.path.normpath(path)
+        real = path if os.path.lexists(path) else in_volume(path) or path
+        return path, os.path.realpath(real), "configuration"
+    asked = request.get("nova_conf")
+    names = list(NOVA_CONF) if asked is None else asked
+    files = [file for name in names for file in configuration_files(name)]
+    ways = []  # type: List[Tuple[str, str, str]]
+    if files:
+        path = nova_path(files)
+        # A container's own file may be named as well.
+        mapped = in_volume(path) if all(file.startswith("/etc/kolla/") for file in files) else None
+        ways.append((path, os.path.realpath(mapped or path), ", ".join(files)))
+    if asked is None and configuration_files(KOLLA_CONF):
+        path = nova_path([KOLLA_CONF])
+        mapped = in_volume(path)
+        if mapped:
+            ways.append((path, os.path.realpath(mapped), KOLLA_CONF))
+        elif not ways:
+            raise Unread(
+                "instances_path is unknown: {} says {} in the container, and none of {} is there".format(
+                    KOLLA_CONF, path, ", ".join(KOLLA_VOLUMES)
+                )
+            )
+    if not ways:
+        looked = names + [KOLLA_CONF] * (asked is None)
+        raise Unread("instances_path is unknown: there is none of {}".format(", ".join(looked)))
+    if len({real for _, real, _ in ways}) > 1:
+        raise Unread("instances_path is unknown: {}".format(", ".join(f"{way[2]} says {way[1]}" for way in ways)))
+    return ways[0]
+
+
+def mounts() -> List[Dict[str, str]]:
+    """The mounts that this program sees, in the order they were made."""
+    answer = []
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file.read().splitlines():
+            words, _, rest = line.partition(b" - ")
+            fields = words.split()
+            kind, source = (rest.split() + [b"", b""])[:2]
+            texts = [
+                os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match.group(1), 8)]), part))
+                for part in (fields[2], fields[4], kind, source)
+            ]
+            answer.append(dict(zip(("device", "point", "fstype", "source"), texts)))
+    return answer
+
+
+def mount_of(real: str, device: int) -> Dict[str, str]:
+    """The mount that a path lies on."""
+    over = [m for m in mounts() if m["point"] == "/" or real == m["point"] or real.startswith(m["point"] + "/")]
+    number = f"{os.major(device)}:{os.minor(device)}"
+    # Of two mounts at the same point the later covers the other; btrfs shows other numbers than stat does.
+    best = [mount for mount in over if mount["device"] == number] or over
+    if not best:
+        raise Unread(f"{real} lies on no mount that /proc/self/mountinfo shows")
+    return max(enumerate(best), key=lambda pair: (len(pair[1]["point"]), pair[0]))[1]
+
+
+def filesystem_id(path: str) -> str:
+    """The f_fsid of the file system."""
+    number = getattr(os.statvfs(path), "f_fsid", None)
+    if number is None:
+        # Python 3.6 does not show it: struct statfs of 64-bit Linux has it behind seven words.
+        buffer = ctypes.create_string_buffer(256)
+        if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), buffer) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+        number = struct.unpack("Q", buffer.raw[56:64])[0]
+    return f"{number:x}"
+
+
+def server_of(name: str) -> Tuple[str, Optional[str]]:
+    """The kind of an entry and the server its name bears."""
+    for suffix, kind in KINDS.items():
+        if len(name) == 36 + len(suffix) and name.endswith(suffix) and UUID.match(name):
+            return kind, name[:36]
+    return {"_base": "base", QUARANTINE: "quarantine"}.get(name, "other"), None
+
+
+def is_time(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+def read_json(path: str) -> Any:
+    """A JSON file, or None if there is none; a file that is being written is read once more."""
+    for last in (False, True):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        with open(descriptor, "rb") as file:
+            text = file.read()
+        try:
+            return json.loads(text.decode("utf-8"))
+        except ValueError as error:
+            if last:
+                raise Unread(f"{path} is no JSON: {error}") from None
+        time.sleep(0.1)
+    return None
+
+
+def read_sharing(real: str) -> List[Dict[str, Any]]:
+    """The hosts that nova has noted to use this directory."""
+    path = os.path.join(real, "compute_nodes")
+    found = read_json(path)
+    if found is None:
+        return []
+    if not isinstance(found, dict) or not all(is_time(seen) for seen in found.values()):
+        raise Unread(f"{path} does not hold hosts and times")
+    return [{"host": host, "seen": found[host]} for host in sorted(found)]
+
+
+def files_in(path: str) -> Iterator[Tuple[str, os.stat_result]]:
+    """The regular files of a tree; symlinks are not followed, other file systems not entered."""
+    top = os.lstat(path)
+    todo = [path]
+    while todo:
+        folder = todo.pop()
+        if folder == path and not stat.S_ISDIR(top.st_mode):
+            names = [""]
+        else:
+            try:
+                names = os.listdir(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+        for name in names:
+            here = os.path.join(folder, name) if name else folder
+            try:
+                found = os.lstat(here)
+            except FileNotFoundError:
+                continue
+            if found.st_dev != top.st_dev:
+                continue
+            if stat.S_ISDIR(found.st_mode):
+                todo.append(here)
+            elif stat.S_ISREG(found.st_mode):
+                yield here, found
+
+
+def read_images(path: str, server: Optional[str]) -> Iterator[Dict[str, Any]]:
+    """The images of a tree: whatever has a qcow2 header, and the raw disks that nova makes."""
+    try:
+        for here, found in files_in(path):
+            name = os.path.basename(here)
+            disk = name == "disk" or (name.startswith("disk.") and name != "disk.info")
+            if not found.st_size and not disk:
+                continue
+            try:
+                image = qcow2_backing(here)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, here) from error
+            if image is None or (image[0] == "raw" and not disk):
+                continue
+            yield {
+                "path": here,
+                "server": server,
+                "format": image[0],
+                "bytes": found.st_blocks * 512,
+                "inode": found.st_ino,
+                "backing": image[1],
+            }
+    except FileNotFoundError:
+        return
+
+
+def read_quarantine(folder: str) -> Iterator[Dict[str, Any]]:
+    """What lies in quarantine; an entry without a right manifest is shown as such."""
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    for entry in names:
+        here = os.path.join(folder, entry)
+        try:
+            if not stat.S_ISDIR(os.lstat(here).st_mode):
+                continue
+            trees = sorted(os.listdir(os.path.join(here, "tree")))
+        except FileNotFoundError:
+            # An entry that is gone, or one that was begun and holds nothing yet.
+            if not os.path.lexists(here):
+                continue
+            trees = []
+        try:
+            manifest = read_json(os.path.join(here, "manifest.json"))
+        except Unread:
+            manifest = None
+        manifest = manifest if isinstance(manifest, dict) else {}
+        server = entry[-36:] if UUID.match(entry[-36:]) else None
+        tree = os.path.join(here, "tree", trees[0]) if trees else os.path.join(here, "tree", server or "")
+        try:
+            size = measure(tree) if trees else {}
+        except FileNotFoundError:
+            size = {}
+        yield {
+            "entry": entry,
+            "server": server,
+            "path": tree,
+            "inode": size.get("inode", 0),
+            "bytes": size.get("bytes", 0),
+            "files": size.get("files", 0),
+            "newest": size.get("newest", 0),
+            "was_path": manifest["was_path"] if isinstance(manifest.get("was_path"), str) else None,
+            "at": manifest["at"] if is_time(manifest.get("at")) else None,
+            "manifest_ok": len(trees) == 1
+            and server is not None
+            and manifest.get("server") == server
+            and manifest.get("inode") == size.get("inode")
+            and isinstance(manifest.get("was_path"), str)
+            and is_time(manifest.get("at")),
+        }
+
+
+class Holders:
+    """Which processes hold something inside which entry."""
+
+    def __init__(self, path: str, real: str, device: int, names: Iterable[str]) -> None:
+        self.prefixes = (real.rstrip("/") + "/", path.rstrip("/") + "/")
+        self.device = device
+        self.names = {name for name in names if server_of(name)[1]}
+        self.pids = {}  # type: Dict[str, Set[int]]
+
+    def see(self, pid: int, link: str, path: str) -> None:
+        name = self.entry(link, path[: -len(GONE)] if path.endswith(GONE) else path)
+        if name:
+            self.pids.setdefault(name, set()).add(pid)
+
+    def entry(self, link: str, path: str) -> Optional[str]:
+        for prefix in self.prefixes:
+            if path.startswith(prefix):
+                return path[len(prefix) :].partition("/")[0]
+        # Another mount namespace may show the directory under another path: the file system then tells.
+        for name in self.names.intersection(path.split("/")):
+            try:
+                if not link or os.stat(link).st_dev == self.device:
+                    return name
+            except FileNotFoundError:
+                continue
+            except OSError:
+                return name
+        return None
+
+
+def read_instances(request: Dict[str, Any], held: Dict[int, List[Tuple[str, str]]]) -> Dict[str, Any]:
+    """The instances directory: its file system, its entries, the images in it, the quarantine."""
+    path, real, path_from = find_instances(request)
+    scope = request.get("servers")
+    top = os.stat(real)
+    if not stat.S_ISDIR(top.st_mode):
+        raise Unread(f"{real} is not a directory")
+    mount = mount_of(real, top.st_dev)
+    names = sorted(os.listdir(real))
+    entries = []
+    images = []  # type: List[Dict[str, Any]]
+    holders = Holders(path, real, top.st_dev, names)
+    for pid, pairs in held.items():
+        for link, text in pairs:
+            holders.see(pid, link, text)
+    for name in names:
+        here = os.path.join(real, name)
+        kind, server = server_of(name)
+        try:
+            found = os.lstat(here)
+            symlink = stat.S_ISLNK(found.st_mode)
+            if not symlink and not stat.S_ISDIR(found.st_mode):
+                kind, server = "other", None
+            if scope is None or server in scope:
+                size = measure(here)
+                entries.append(
+                    {
+                        "name": name,
+                        "kind": kind,
+                        "server": server,
+                        "inode": size["inode"],
+                        "device": size["device"],
+                        "bytes": size["bytes"],
+                        "files": size["files"],
+                        "newest": size["newest"],
+                        "uid": found.st_uid,
+                        "gid": found.st_gid,
+                        "mode": stat.S_IMODE(found.st_mode),
+                        "symlink": symlink,
+                        "open_by": sorted(holders.pids.get(name, ())),
+                    }
+                )
+        except FileNotFoundError:
+            continue
+        if kind != "quarantine":
+            images.extend(read_images(here, server))
+    quarantine = list(read_quarantine(os.path.join(real, QUARANTINE)))
+    for row in quarantine:
+        images.extend(read_images(row["path"], row["server"]))
+    for image in images:
+        image["backing"], image["backing_server"] = place(image["backing"], path, real)
+    if scope is not None:
+        images = [image for image in images if image["server"] in scope or image["backing_server"] in scope]
+        quarantine = [row for row in quarantine if row["server"] in scope]
+    return {
+        "path": path,
+        "real": real,
+        "path_from": path_from,
+        "device": top.st_dev,
+        "fsid": filesystem_id(real),
+        "fstype": mount["fstype"],
+        "mount": mount["source"],
+        "local": mount["fstype"] in LOCAL,
+        "sharing": read_sharing(real),
+        "entries": entries,
+        "images": images,
+        "quarantine": quarantine,
+    }
+
+
+def place(backing: Optional[str], path: str, real: str) -> Tuple[Optional[str], Optional[str]]:
+    """A backing file as this host sees it, and the server in whose directory it lies."""
+    if backing is None or not backing.startswith("/"):
+        return backing, None
+    if backing.startswith(path.rstrip("/") + "/"):
+        backing = real + backing[len(path.rstrip("/")) :]
+    inside = backing
+    if not inside.startswith(real + "/"):
+        inside = os.path.realpath(inside)
+    if not inside.startswith(real + "/"):
+        return backing, None
+    steps = inside[len(real) + 1 :].split("/")
+    if steps[0] == QUARANTINE:
+        return backing, steps[3][:36] if len(steps) > 3 and server_of(steps[3])[1] else None
+    return backing, server_of(steps[0])[1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The answer.
+
+
+def readable(value: Any) -> Any:
+    """The value with every text valid Unicode: bytes that are no UTF-8 come as \\xNN."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+            return value
+        except UnicodeEncodeError:
+            try:
+                return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            except UnicodeEncodeError:
+                return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {readable(key): readable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [readable(item) for item in value]
+    return value
+
+
+def reason(error: Exception) -> str:
+    """Why a part failed, in the system's own words."""
+    if isinstance(error, Unread):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename is not None else error.strerror
+    return f"{type(error).__name__}: {error}"
+
+
+def probe(request: Dict[str, Any]) -> Dict[str, Any]:
+    """The whole answer to a request; never raises for what a part could not read."""
+    clock = time.time()
+    started = time.monotonic()
+    proc = request.get("proc") or "/proc"
+    failed = {}  # type: Dict[str, str]
+    answer = {"version": 1, "clock": clock, "hostname": socket.gethostname(), "boot_id": ""}  # type: Dict[str, Any]
+    for folder in (proc, "/proc"):
+        try:
+            with open(os.path.join(folder, "sys/kernel/random/boot_id"), "rb") as file:
+                answer["boot_id"] = file.read().decode("ascii", "replace").strip()
+            break
+        except OSError:
+            continue
+    held = {}  # type: Dict[int, List[Tuple[str, str]]]
+
+    def attempt(part: str, read: Callable[[], Any]) -> None:
+        try:
+            answer[part] = read()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the other parts are read
+            failed[part] = reason(error)
+
+    if request.get("version") != 1:
+        why = "this program speaks version 1, not {!r}".format(request.get("version"))
+        failed = {"domains": why, "processes": why, "instances": why}
+    else:
+        attempt("domains", lambda: read_domains(request))
+        try:
+            held.update(held_paths(proc))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the other parts are read
+            failed["processes"] = reason(error)
+            failed["instances"] = "which files are open is not known: " + reason(error)
+        else:
+            attempt("processes", lambda: read_processes(request, proc, held))
+            attempt("instances", lambda: read_instances(request, held))
+    answer["failed"] = failed
+    answer["seconds"] = round(time.monotonic() - started, 3)
+    checked = readable(answer)  # type: Dict[str, Any]
+    return checked
+
+
+def main() -> None:
+    """Reads the request, prints the answer between its marks."""
+    text = globals().get("REQUEST")
+    request = json.loads(text if text is not None else sys.stdin.buffer.read().decode("utf-8"))
+    nonce = request["nonce"]
+    if not isinstance(nonce, str) or not re.match(r"[A-Za-z0-9_-]{1,128}\Z", nonce):
+        raise SystemExit("the nonce is not a word")
+    line = json.dumps(probe(request), sort_keys=True)
+    sys.stdout.write(f"\n@@cloudfsck {nonce} begin@@\n{line}\n@@cloudfsck {nonce} end@@\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

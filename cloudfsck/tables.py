@@ -1,0 +1,439 @@
+"""Every table of the snapshot: its columns, their types and what each means.  It declares; it never reads.
+
+A line of `columns` is `name TYPE sentence`.  A name that ends in `?` came with a later release of OpenStack and is NULL
+where it is missing; any other column that a service's database lacks is a gap with that column's name.  Tables that are
+read in parts start with the part's own column: `cell` or `host`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Per = Literal["cloud", "api", "cell", "host"]
+
+#: The single part of each table that is read from Nova's API database.
+API = "nova_api"
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type: str
+    text: str
+    optional: bool
+
+
+@dataclass(frozen=True)
+class Table:
+    """`key` names the columns that hold a server's UUID: a scoped reading asks for those rows alone; a table without
+    one is read whole for its part.  `origin` is the table's name in the service's own database, `where` a filter that
+    the source applies, as SQL that MariaDB, PostgreSQL and SQLite understand.  `late` marks a table that older
+    releases do not have: there it is empty, not a gap.
+    """
+
+    name: str
+    per: Per
+    text: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+    origin: str = ""
+    where: str = ""
+    late: bool = False
+
+    @property
+    def part(self) -> str | None:
+        return {"cell": "cell", "host": "host"}.get(self.per)
+
+
+def _table(
+    name: str, per: Per, text: str, columns: str, key: str = "", origin: str = "", where: str = "", late: bool = False
+) -> Table:
+    fields = []
+    if per == "cell":
+        fields.append(Column("cell", "VARCHAR", "The cell that the row was read from.", False))
+    if per == "host":
+        fields.append(Column("host", "VARCHAR", "The host as Nova names it ([DEFAULT] host of its nova.conf).", False))
+    for line in columns.strip().splitlines():
+        column, kind, sentence = line.split(maxsplit=2)
+        fields.append(Column(column.rstrip("?"), kind, sentence.strip(), column.endswith("?")))
+    return Table(name, per, " ".join(text.split()), tuple(fields), tuple(key.split()), origin, where, late)
+
+
+_INSTANCES = """
+    id            BIGINT     The row's number in its cell; part of the default domain name, no identity across cells.
+    uuid          VARCHAR    The server.
+    project_id    VARCHAR    Its owner.
+    display_name  VARCHAR    The name that the owner gave it.
+    host          VARCHAR    The nova-compute that has it; keeps its last value when the server is deleted.
+    node          VARCHAR    That host's hypervisor name.
+    vm_state      VARCHAR    active, stopped, resized, deleted, …
+    task_state    VARCHAR    What Nova is doing with it; NULL when nothing.
+    power_state   INTEGER    0 none, 1 running, 3 paused, 4 shut down, 6 crashed, 7 suspended.
+    launched_at   TIMESTAMP  When it first ran.
+    launched_on   VARCHAR    The host on which it first ran.
+    created_at    TIMESTAMP  When the row was made.
+    updated_at    TIMESTAMP  When the row last changed; a deletion need not move it.
+    deleted_at    TIMESTAMP  When it was deleted; also set by a soft delete, whose row still has deleted = 0.
+    deleted       BIGINT     0 while it lives, the row's id when it is deleted.
+    cleaned       BIGINT     1 when its host has removed its files.
+    hidden?       BOOLEAN    The copy that a cross-cell resize keeps aside.
+    compute_id?   BIGINT     The compute_nodes row that has it.
+"""
+
+_MIGRATIONS = """
+    id               BIGINT     The row's number in its cell.
+    uuid?            VARCHAR    The migration; also the consumer of its source's allocation.
+    instance_uuid    VARCHAR    The server that moves.
+    status           VARCHAR    accepted, pre-migrating, finished, confirmed, done, error, …
+    migration_type?  VARCHAR    migration, resize, live-migration or evacuation.
+    source_compute   VARCHAR    The host that it leaves.
+    dest_compute     VARCHAR    The host that it goes to; NULL until it is chosen.
+    source_node      VARCHAR    The hypervisor that it leaves.
+    dest_node        VARCHAR    The hypervisor that it goes to.
+    cross_cell_move? BOOLEAN    Whether it moves between cells.
+    created_at       TIMESTAMP  When it began.
+    updated_at       TIMESTAMP  When its status last changed.
+    deleted_at       TIMESTAMP  When the row was deleted, with its server.
+    deleted          BIGINT     0 while the row lives.
+"""
+
+_SYSTEM_METADATA = """
+    id             BIGINT   The row's number.
+    instance_uuid  VARCHAR  The server.
+    key            VARCHAR  clean_attempts, old_vm_state, shelved_at, shelved_host or shelved_image_id.
+    value          VARCHAR  Its value.
+    deleted        BIGINT   0 while the row lives.
+"""
+
+_SYSTEM_METADATA_KEYS = "'clean_attempts', 'old_vm_state', 'shelved_at', 'shelved_host', 'shelved_image_id'"
+
+_BLOCK_DEVICES = """
+    id                     BIGINT     The row's number.
+    uuid?                  VARCHAR    The mapping.
+    instance_uuid          VARCHAR    The server.
+    source_type            VARCHAR    blank, image, snapshot or volume.
+    destination_type       VARCHAR    local or volume.
+    volume_id              VARCHAR    The Cinder volume, if it is one.
+    attachment_id?         VARCHAR    Its Cinder attachment; NULL for one made before Queens.
+    device_name            VARCHAR    /dev/vda, …
+    boot_index             INTEGER    0 for the root disk.
+    delete_on_termination  BOOLEAN    Whether the volume dies with the server.
+    no_device              BOOLEAN    Whether the mapping suppresses a device of the image.
+    created_at             TIMESTAMP  When it was made.
+    updated_at             TIMESTAMP  When it last changed.
+    deleted_at             TIMESTAMP  When it was deleted.
+    deleted                BIGINT     0 while the row lives.
+"""
+
+TABLES: tuple[Table, ...] = (
+    _table(
+        "roster", "cloud",
+        """The hosts that could hold anything: live and deleted compute_nodes, host_mappings, and the inventory of the
+        configuration.  Whole only when every cell could be asked.""",
+        """
+        host             VARCHAR  The host as Nova names it.
+        cell             VARCHAR  Its cell; NULL when no database says so.
+        node             VARCHAR  Its hypervisor's name.
+        hypervisor_type  VARCHAR  QEMU, ironic, …; NULL when only the inventory or host_mappings know it.
+        live             BOOLEAN  Whether a compute_nodes row of it lives.
+        libvirt          BOOLEAN  Whether it is to be asked for domains and directories.
+        """),
+    _table(
+        "settings", "cloud",
+        "What Nova's own configuration says and no database holds, as the [nova] section of our configuration gives it.",
+        """
+        name   VARCHAR  service_down_time, long_rpc_timeout or maximum_instance_delete_attempts.
+        value  BIGINT   Its value; times in seconds.
+        """),
+    _table(
+        "holds", "cloud", "What stands on a rung of its ladder because we put it there; from our state store.",
+        """
+        check_name VARCHAR  The check whose repair put it there.
+        kind     VARCHAR    domain or directory.
+        host     VARCHAR    Where it is.
+        server   VARCHAR    Whose it was.
+        rung     VARCHAR    paused, stopped or quarantined.
+        since    TIMESTAMP  Since when.
+        run      VARCHAR    The run that did it.
+        entry    VARCHAR    The quarantine entry of a directory.
+        """, key="server"),
+    _table(
+        "nova_cell_mappings", "api", "The cells.  Their connection strings are not kept: they hold passwords.",
+        """
+        id        BIGINT   The row's number.
+        uuid      VARCHAR  The cell.
+        name      VARCHAR  Its name in Nova.
+        cell      VARCHAR  What we call it: its name, or its UUID where the name is missing or not unique.
+        disabled? BOOLEAN  Whether new servers are kept from it.
+        """, origin="cell_mappings"),
+    _table(
+        "nova_instance_mappings", "api", "Which cell a server is in.  Archiving a server removes its mapping.",
+        """
+        id                  BIGINT     The row's number.
+        instance_uuid       VARCHAR    The server.
+        cell_id             BIGINT     nova_cell_mappings.id; NULL while it is being scheduled.
+        project_id          VARCHAR    Its owner.
+        queued_for_delete?  BOOLEAN    A hint only; it can be stale.
+        created_at          TIMESTAMP  When the server was asked for.
+        updated_at          TIMESTAMP  When the mapping last changed.
+        """, key="instance_uuid", origin="instance_mappings"),
+    _table(
+        "nova_host_mappings", "api", "Which cell a host is in.",
+        """
+        id       BIGINT   The row's number.
+        host     VARCHAR  The host.
+        cell_id  BIGINT   nova_cell_mappings.id.
+        """, origin="host_mappings"),
+    _table(
+        "nova_build_requests", "api", "Servers that are asked for and not yet scheduled.",
+        """
+        id             BIGINT     The row's number.
+        instance_uuid  VARCHAR    The server.
+        project_id     VARCHAR    Its owner.
+        created_at     TIMESTAMP  When it was asked for.
+        updated_at     TIMESTAMP  When the request last changed.
+        """, key="instance_uuid", origin="build_requests"),
+    _table(
+        "nova_request_specs", "api", "Servers whose scheduling request is kept; removed with the mapping.",
+        """
+        id             BIGINT   The row's number.
+        instance_uuid  VARCHAR  The server.
+        """, key="instance_uuid", origin="request_specs"),
+    _table(
+        "nova_instance_groups", "api", "Server groups.",
+        """
+        id          BIGINT   The row's number.
+        uuid        VARCHAR  The group.
+        project_id  VARCHAR  Its owner.
+        name        VARCHAR  Its name.
+        """, origin="instance_groups"),
+    _table(
+        "nova_instance_group_members", "api", "Which servers are in a server group.",
+        """
+        id             BIGINT   The row's number.
+        instance_uuid  VARCHAR  The server.
+        group_id       BIGINT   nova_instance_groups.id.
+        """, key="instance_uuid", origin="instance_group_member"),
+    _table("nova_instances", "cell", "Servers, live and deleted.", _INSTANCES, key="uuid", origin="instances"),
+    _table(
+        "nova_shadow_instances", "cell", "Servers that were archived (nova-manage db archive_deleted_rows).",
+        _INSTANCES, key="uuid", origin="shadow_instances"),
+    _table(
+        "nova_migrations", "cell", "Migrations, resizes, live migrations and evacuations.",
+        _MIGRATIONS, key="instance_uuid", origin="migrations"),
+    _table(
+        "nova_shadow_migrations", "cell", "The same, archived.",
+        _MIGRATIONS, key="instance_uuid", origin="shadow_migrations"),
+    _table(
+        "nova_services", "cell", "Nova's services.",
+        """
+        id            BIGINT     The row's number.
+        uuid?         VARCHAR    The service.
+        host          VARCHAR    Where it runs.
+        binary        VARCHAR    nova-compute, nova-conductor, …
+        disabled      BOOLEAN    Whether the scheduler leaves it out.
+        disabled_reason VARCHAR  Why.
+        last_seen_up  TIMESTAMP  Its last heartbeat.
+        forced_down   BOOLEAN    Whether an operator declared it dead (before an evacuation).
+        version       BIGINT     The service version that it reports.
+        deleted       BIGINT     0 while the row lives.
+        """, origin="services"),
+    _table(
+        "nova_compute_nodes", "cell", "Hypervisors, live and deleted.",
+        """
+        id                   BIGINT     The row's number.
+        uuid?                VARCHAR    The node; also its resource provider in Placement.
+        host                 VARCHAR    The nova-compute that runs it.
+        hypervisor_hostname  VARCHAR    The node's own name.
+        hypervisor_type      VARCHAR    QEMU, ironic, …
+        host_ip              VARCHAR    Its address as Nova knows it.
+        created_at           TIMESTAMP  When it appeared.
+        deleted_at           TIMESTAMP  When it was removed.
+        deleted              BIGINT     0 while the row lives.
+        """, origin="compute_nodes"),
+    _table(
+        "nova_instance_actions", "cell", "Actions on servers that have not finished.",
+        """
+        id             BIGINT     The row's number.
+        instance_uuid  VARCHAR    The server.
+        action         VARCHAR    reboot, live-migration, …
+        request_id     VARCHAR    The API request.
+        start_time     TIMESTAMP  When it began.
+        finish_time    TIMESTAMP  When it ended; Nova does not always say.
+        updated_at     TIMESTAMP  When the row last changed.
+        """, key="instance_uuid", origin="instance_actions",
+        where="id IN (SELECT action_id FROM instance_actions_events WHERE finish_time IS NULL)"),
+    _table(
+        "nova_instance_actions_events", "cell", "Steps of those actions that have not finished.",
+        """
+        id           BIGINT     The row's number.
+        action_id    BIGINT     nova_instance_actions.id.
+        event        VARCHAR    compute_reboot_instance, …
+        host?        VARCHAR    Where it runs.
+        start_time   TIMESTAMP  When it began.
+        finish_time  TIMESTAMP  When it ended; NULL while it runs, or since its service died.
+        result       VARCHAR    Success or Error.
+        """, origin="instance_actions_events", where="finish_time IS NULL"),
+    _table(
+        "nova_instance_system_metadata", "cell", "The few keys of a server's system metadata that tell where it stands.",
+        _SYSTEM_METADATA, key="instance_uuid", origin="instance_system_metadata", where=f"{{key}} IN ({_SYSTEM_METADATA_KEYS})"),
+    _table(
+        "nova_shadow_instance_system_metadata", "cell", "The same, archived.",
+        _SYSTEM_METADATA, key="instance_uuid", origin="shadow_instance_system_metadata",
+        where=f"{{key}} IN ({_SYSTEM_METADATA_KEYS})"),
+    _table(
+        "nova_block_device_mapping", "cell",
+        "The disks of servers, live and deleted.  connection_info is not read: it holds CHAP secrets.",
+        _BLOCK_DEVICES, key="instance_uuid", origin="block_device_mapping"),
+    _table(
+        "nova_shadow_block_device_mapping", "cell", "The same, archived.",
+        _BLOCK_DEVICES, key="instance_uuid", origin="shadow_block_device_mapping"),
+    _table(
+        "nova_virtual_interfaces", "cell", "The network interfaces that Nova gave servers.",
+        """
+        id             BIGINT   The row's number.
+        uuid           VARCHAR  The Neutron port.
+        instance_uuid  VARCHAR  The server.
+        address        VARCHAR  The MAC address.
+        deleted        BIGINT   0 while the row lives.
+        """, key="instance_uuid", origin="virtual_interfaces"),
+    _table(
+        "nova_tags", "cell", "Tags that owners and operators put on servers.",
+        """
+        resource_id  VARCHAR  The server.
+        tag          VARCHAR  The tag.
+        """, key="resource_id", origin="tags", late=True),
+    _table(
+        "nova_share_mapping", "cell", "Manila shares attached to servers.",
+        """
+        id             BIGINT   The row's number.
+        instance_uuid  VARCHAR  The server.
+        share_id       VARCHAR  The share.
+        status         VARCHAR  attaching, active, …
+        """, key="instance_uuid", origin="share_mapping", late=True),
+    _table(
+        "hypervisors", "host", "What a host says of itself.",
+        """
+        hostname   VARCHAR    Its own name.
+        boot_id    VARCHAR    Changes with every boot.
+        seconds    DOUBLE     What our questions cost it.
+        """),
+    _table(
+        "libvirt_domains", "host", "Every domain that libvirt knows there, active or only defined.",
+        """
+        uuid          VARCHAR  The domain; for one of Nova's, the server.
+        name          VARCHAR  instance-0000002a, …; no identity.
+        id            BIGINT   libvirt's number for this run; NULL when it does not run.
+        state         VARCHAR  running, paused, shutoff, crashed, pmsuspended, blocked, shutdown or nostate.
+        reason        VARCHAR  libvirt's reason for the state.
+        persistent    BOOLEAN  Whether it is defined; one that is not is gone once it stops.
+        autostart     BOOLEAN  Whether it starts with the host.
+        managed_save  BOOLEAN  Whether its memory is saved on disk.
+        nova          BOOLEAN  Whether it carries Nova's marks (metadata, sysinfo).
+        nova_name     VARCHAR  The server's name as Nova wrote it there.
+        project       VARCHAR  The owner as Nova wrote it there.
+        created       VARCHAR  When Nova wrote the domain (UTC).
+        memory_kib    BIGINT   Its memory, KiB.
+        vcpus         INTEGER  Its processors.
+        job           VARCHAR  The libvirt job that runs on it (a migration, say); NULL: none.
+        hostdevs      INTEGER  Devices of the host passed through to it.
+        nvram         VARCHAR  Its NVRAM file.
+        tpm           BOOLEAN  Whether it has a TPM.
+        xml_sha256    VARCHAR  Digest of its definition.
+        """, key="uuid"),
+    _table(
+        "libvirt_disks", "host", "The disks of those domains, live and in the definition.",
+        """
+        uuid    VARCHAR    The domain.
+        config  VARCHAR    live, persistent or both.
+        target  VARCHAR    vda, …
+        type    VARCHAR    file, block, network, …
+        device  VARCHAR    disk, cdrom, …
+        source  VARCHAR    The path, or pool/image of a network disk.
+        serial  VARCHAR    The Cinder volume, for one of those.
+        backing VARCHAR[]  The backing chain that the XML shows.
+        """, key="uuid"),
+    _table(
+        "libvirt_interfaces", "host", "The network interfaces of those domains.",
+        """
+        uuid    VARCHAR  The domain.
+        config  VARCHAR  live, persistent or both.
+        mac     VARCHAR  The MAC address.
+        target  VARCHAR  The tap device.
+        port    VARCHAR  The Neutron port, from Nova's metadata.
+        """, key="uuid"),
+    _table(
+        "qemu_processes", "host", "Every QEMU process there, whether libvirt knows it or not.",
+        """
+        uuid     VARCHAR    The domain that it runs.
+        pid      BIGINT     The process.
+        name     VARCHAR    The guest's name on its command line.
+        started  TIMESTAMP  When it started.
+        unnamed  INTEGER    Files that it holds open and whose names are gone.
+        """, key="uuid"),
+    _table(
+        "instances_paths", "host", "Nova's instances_path on each host.",
+        """
+        path       VARCHAR  As Nova sees it.
+        real       VARCHAR  Where it is on the host (Kolla keeps it in a container's volume).
+        path_from  VARCHAR  The file that says so.
+        device     UBIGINT  st_dev.
+        fsid       VARCHAR  The file system's own number.
+        fstype     VARCHAR  ext4, nfs4, …
+        mount      VARCHAR  What is mounted there.
+        local      BOOLEAN  Whether that kind of file system cannot be shared with another host.
+        """),
+    _table(
+        "instances_path_sharing", "host", "Hosts that wrote their name into the compute_nodes file of the instances_path.",
+        """
+        other  VARCHAR    The host that wrote.
+        seen   TIMESTAMP  When it last did.
+        """),
+    _table(
+        "instance_dirs", "host", "Every entry of the instances_path.",
+        """
+        name     VARCHAR    The entry.
+        kind     VARCHAR    instance, resize, del, base, quarantine or other.
+        server   VARCHAR    The server that it is named for.
+        path     VARCHAR    Where it is on the host.
+        inode    UBIGINT    Its inode.
+        device   UBIGINT    Its file system.
+        bytes    BIGINT     What it really takes (blocks, not lengths).
+        files    BIGINT     How many files are in it.
+        newest   BIGINT     The newest change of anything in it, ns since 1970.
+        changed  TIMESTAMP  The same, as a date.
+        uid      BIGINT     Its owner.
+        gid      BIGINT     Its group.
+        mode     BIGINT     Its mode.
+        symlink  BOOLEAN    Whether it is a symbolic link.
+        open_by  BIGINT[]   Processes that have a file open in it.
+        """, key="server"),
+    _table(
+        "disk_images", "host", "Disk images in those directories, and what they stand on.",
+        """
+        path            VARCHAR  The image.
+        server          VARCHAR  The server in whose directory it lies.
+        format          VARCHAR  qcow2 or raw.
+        bytes           BIGINT   What it really takes.
+        inode           UBIGINT  Its inode.
+        backing         VARCHAR  The file that it needs beneath it.
+        backing_server  VARCHAR  The server in whose directory that lies.
+        """, key="server backing_server"),
+    _table(
+        "quarantine", "host", "Directories that we moved aside, in .cloudfsck of the instances_path.",
+        """
+        entry        VARCHAR    The name of the entry.
+        server       VARCHAR    The server.
+        path         VARCHAR    Where the directory is now.
+        was_path     VARCHAR    Where it was.
+        inode        UBIGINT    Its inode.
+        bytes        BIGINT     What it really takes.
+        files        BIGINT     How many files are in it.
+        newest       BIGINT     The newest change of anything in it, ns since 1970.
+        at           TIMESTAMP  When it was moved.
+        manifest_ok  BOOLEAN    Whether its manifest can be read.
+        """, key="server"),
+)
+
+BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}

@@ -1,0 +1,404 @@
+"""The demo cloud is made whole, touches nothing else, and its stand-in for virsh answers as the real one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudfsck import config, demo
+from cloudfsck.demo import cloud, databases, hosts, virsh
+from cloudfsck.model import Trouble
+from cloudfsck.sources import nova, probe
+from cloudfsck.sources.database import Database, Login
+
+ROOT = Path(demo.__file__).parents[1]
+#: Taken from virsh 9.0.0 with libvirt 9.0.0 and QEMU 7.2, one command after the other on a host without domains.
+RECORDED = Path(__file__).parent / "recordings"
+GUEST = "b0b7c3d4-0000-4000-8000-000000000001"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo with all damage, which no test changes."""
+    return demo.make(tmp_path_factory.mktemp("demo") / "cloud", by_hand=True).parent
+
+
+def send(program: str, request: dict[str, Any]) -> dict[str, Any]:
+    """Run one of the programs for hypervisors as it is run there: piped into python, its request before it."""
+    text = f"REQUEST = {json.dumps({'version': 1, 'nonce': 'n1', **request})!r}\n" + (ROOT / program).read_text()
+    done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, check=True)
+    found = re.search(r"^@@cloudfsck n1 begin@@\n(.*)\n@@cloudfsck n1 end@@$", done.stdout, re.MULTILINE)
+    assert found, done.stderr
+    answer: dict[str, Any] = json.loads(found[1])
+    return answer
+
+
+def reading(place: Path, **more: Any) -> dict[str, Any]:
+    settings = config.load(place.parents[1] / "cloudfsck.toml").place(place.name)
+    given = {"virsh": settings.virsh, "nova_conf": settings.nova_conf, "instances_path": settings.instances_path}
+    return send("sources/probe.py", {**given, "proc": settings.proc, "servers": None, **more})
+
+
+def acting(place: Path, **act: Any) -> dict[str, Any]:
+    settings = config.load(place.parents[1] / "cloudfsck.toml").place(place.name)
+    given = {"virsh": settings.virsh, "proc": settings.proc, "state_dir": settings.state_dir}
+    return send("acts/hand.py", {**given, "cloud": "demo", "fence": 1, "act": act})
+
+
+def server(name: str) -> cloud.Server:
+    return next(one for one in cloud.servers(by_hand=True) if one.name == name)
+
+
+def only(rows: list[dict[str, Any]], uuid: str, key: str = "uuid") -> dict[str, Any]:
+    (row,) = [row for row in rows if row[key] == uuid]
+    return row
+
+
+# -- making it
+
+
+def names(place: Path) -> list[str]:
+    return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
+
+
+def test_it_is_made_again_in_place_of_an_earlier_one(tmp_path: Path) -> None:
+    place = tmp_path / "a b"
+    first = demo.make(place)
+    was, text = names(place), first.read_text()
+    (place / "plan.json").write_text("of the user")
+    (place / "state").mkdir()
+    (place / "hosts/compute1/instances/extra").touch()
+    assert demo.make(place) == first == place / "cloudfsck.toml"
+    assert names(place) == sorted([*was, "plan.json"])
+    assert first.read_text() == text
+
+
+def test_it_is_made_in_an_empty_directory(tmp_path: Path) -> None:
+    assert demo.make(tmp_path).exists()
+
+
+def test_nothing_of_anybody_else_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "hosts").mkdir()
+    with pytest.raises(Trouble, match="is not empty"):
+        demo.make(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(Trouble, match="is not empty"):
+        demo.make(tmp_path / "file")
+    assert names(tmp_path) == ["file", "hosts"]
+
+
+def test_a_link_in_an_earlier_one_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").touch()
+    place = demo.make(tmp_path / "demo").parent
+    (place / "state").symlink_to(tmp_path / "precious")
+    demo.make(place)
+    assert (tmp_path / "precious/file").exists()
+    assert not (place / "state").exists()
+
+
+def test_a_path_that_no_database_url_can_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Trouble, match="cannot hold '#' '\\?'"):
+        demo.make(tmp_path / "what?#")
+    assert names(tmp_path) == []
+
+
+def test_the_configuration_is_right_and_leads_to_the_cells(made: Path) -> None:
+    settings = config.load(made / "cloudfsck.toml")
+    assert settings.cloud.state == made / "state"
+    cells = nova.cells(Database("nova_api", settings.nova.api_database), Login(), settings.nova.template)
+    assert {cell.name: cell.url for cell in cells} == {
+        name: f"sqlite:///{made}/databases/nova_{name}.sqlite" for name in ("cell0", "cell1", "cell2")
+    }
+    assert sorted(settings.host) == sorted(cloud.HOSTS)
+
+
+def test_every_server_stands_where_the_story_says(made: Path) -> None:
+    found = {}
+    for cell in ("cell0", "cell1", "cell2"):
+        with sqlite3.connect(made / f"databases/nova_{cell}.sqlite") as db:
+            for table, row in (("instances", "live"), ("shadow_instances", "shadow")):
+                for name, host, deleted in db.execute(f"SELECT display_name, host, deleted FROM {table}"):
+                    found[name] = (cell, host, "deleted" if row == "live" and deleted else row)
+        db.close()
+    told = cloud.servers(by_hand=True)
+    assert found == {one.name: (one.cell, one.host, one.row) for one in told if one.row != "none"}
+    assert len({one.name for one in told}) == len(told)
+
+
+def test_secrets_stand_in_the_databases_alone(made: Path) -> None:
+    password, chap = (secret.encode() for secret in databases.SECRETS)
+    holders: dict[bytes, set[str]] = {password: set(), chap: set()}
+    for path in made.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            for secret in holders:
+                if secret in path.read_bytes():
+                    holders[secret].add(path.name)
+    assert holders == {password: {"nova_api.sqlite"}, chap: {"nova_cell1.sqlite", "nova_cell2.sqlite"}}
+
+
+# -- reading it
+
+
+@pytest.mark.parametrize("host", cloud.HOSTS)
+def test_the_probe_reads_every_host_whole(made: Path, host: str) -> None:
+    answer = reading(made / "hosts" / host)
+    assert answer["failed"] == {}
+    told = cloud.servers(by_hand=True)
+    guests = {one.uuid: guest for one in told for guest in one.guests if guest.host == host}
+    domains = {row["uuid"]: row for row in answer["domains"] if row["nova"]}
+    assert {uuid: (row["state"], row["reason"]) for uuid, row in domains.items()} == {
+        uuid: (guest.state.replace("shut off", "shutoff"), guest.reason) for uuid, guest in guests.items()
+    }
+    assert all(domains[uuid]["persistent"] == guest.persistent for uuid, guest in guests.items())
+    assert all((domains[uuid]["job"] is not None) == (guest.job is not None) for uuid, guest in guests.items())
+    own = {row["name"] for row in answer["domains"] if not row["nova"]}
+    assert own == ({"router-vm"} if host == "compute3" else set())
+    # Every guest that runs has a process, and it holds its disk open.
+    running = {uuid for uuid, guest in guests.items() if guest.up is not None}
+    assert {row["uuid"] for row in answer["processes"]} - {cloud.ident("domain", "router-vm")} == running
+    entries = {row["name"]: row for row in answer["instances"]["entries"]}
+    folders = {f"{one.uuid}{tree.suffix}": one for one in told for tree in one.folders if tree.host == host}
+    assert set(entries) == {*folders, "_base", "compute_nodes", "locks", "snapshots"}
+    for name, one in folders.items():
+        held = one.uuid in running and (one.root == "image" or one.config_drive)
+        assert bool(entries[name]["open_by"]) == held, one.name
+    assert answer["instances"]["sharing"][0]["host"] == host
+    images = answer["instances"]["images"]
+    base = str(made / "hosts" / host / "instances/_base" / hosts.base_name(cloud.IMAGE))
+    assert {image["backing"] for image in images if image["path"].endswith("/disk")} == {base}
+
+
+def test_the_probe_reads_what_it_is_asked_for(made: Path) -> None:
+    one = server("ledger-2")
+    answer = reading(made / "hosts/compute2", servers=[one.uuid])
+    assert [row["uuid"] for row in answer["domains"]] == [one.uuid]
+    assert [row["uuid"] for row in answer["processes"]] == [one.uuid]
+    assert [row["name"] for row in answer["instances"]["entries"]] == [one.uuid]
+
+
+def test_the_dates_are_those_of_the_story(made: Path) -> None:
+    one = server("ledger-2")
+    answer = reading(made / "hosts/compute3", servers=[one.uuid])
+    assert answer["clock"] - answer["processes"][0]["started"] == pytest.approx(2 * 86400, abs=3600)
+    (export,) = reading(made / "hosts/compute3", servers=[server("export-5").uuid])["instances"]["entries"]
+    assert export["bytes"] > 6 * hosts.MIB
+
+
+def test_an_image_says_what_it_stands_on(tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    base.touch()
+    hosts.qcow2(tmp_path / "disk", base, 1)
+    hosts.qcow2(tmp_path / "alone", None, 0)
+    assert probe.qcow2_backing(str(tmp_path / "disk")) == ("qcow2", str(base))
+    assert probe.qcow2_backing(str(tmp_path / "alone")) == ("qcow2", None)
+    assert virsh.backing_chain(str(tmp_path / "disk")) == [str(base)]
+
+
+# -- acting on it
+
+
+def test_a_domain_goes_down_its_ladder_and_back(tmp_path: Path) -> None:
+    place = demo.make(tmp_path / "demo").parent / "hosts/compute1"
+    one = server("billing-7").uuid
+    before = only(reading(place)["domains"], one)
+    was = {"id": before["id"], "state": "running", "persistent": True}
+
+    def act(do: str, **more: Any) -> dict[str, Any]:
+        answer = acting(place, do=f"domain.{do}", server=one, **more)
+        assert answer["outcome"] == "done", answer
+        saw: dict[str, Any] = answer["saw"]
+        return saw
+
+    def look() -> tuple[dict[str, Any], list[str]]:
+        answer = reading(place, servers=[one])
+        assert answer["failed"] == {}
+        return only(answer["domains"], one), [row["uuid"] for row in answer["processes"]]
+
+    act("pause", was=was)
+    assert look()[0]["state"] == "paused"
+    act("resume", was={"id": was["id"], "state": "paused"})
+    assert look() == ({**before, "reason": "unpaused"}, [one])
+    act("pause", was=was)
+    act("stop", was={**was, "state": "paused"})
+    assert (look()[0]["state"], look()[1]) == ("shutoff", [])
+    act("start", was={"state": "shutoff"}, paused=True)
+    again, processes = look()
+    assert (again["state"], again["reason"], processes) == ("paused", "user", [one])
+    assert again["id"] > before["id"]
+    act("stop", was={**was, "id": again["id"], "state": "paused"})
+    saw = act("undefine", was={"state": "shutoff", "xml_sha256": before["xml_sha256"]})
+    assert reading(place, servers=[one])["domains"] == []
+    act("define", saved=saw["saved"])
+    assert look()[0]["xml_sha256"] == before["xml_sha256"]
+    # What has moved on since is not touched.
+    answer = acting(place, do="domain.pause", server=one, was=was)
+    assert answer["outcome"] == "moved", answer
+
+
+def test_a_domain_with_nvram_is_undefined_and_comes_back(tmp_path: Path) -> None:
+    place = demo.make(tmp_path / "demo").parent / "hosts/compute4"
+    one = server("render-2").uuid
+    before = only(reading(place, servers=[one])["domains"], one)
+    assert before["nvram"]
+    nvram = Path(before["nvram"]).read_bytes()
+    was = {"state": "shutoff", "xml_sha256": before["xml_sha256"]}
+    saw = acting(place, do="domain.undefine", server=one, was=was)["saw"]
+    assert not Path(before["nvram"]).exists()
+    assert acting(place, do="domain.define", server=one, saved=saw["saved"])["outcome"] == "done"
+    assert Path(before["nvram"]).read_bytes() == nvram
+
+
+def test_a_directory_goes_into_quarantine_and_back_and_away(tmp_path: Path) -> None:
+    place = demo.make(tmp_path / "demo").parent / "hosts/compute3"
+    one = server("export-5").uuid
+    path = str(place / "instances" / one)
+
+    def quarantine() -> str:
+        entry = only(reading(place, servers=[one])["instances"]["entries"], one, "server")
+        was = {key: entry[key] for key in ("inode", "device", "newest", "files", "bytes")}
+        name = f"1-1-{one}"
+        answer = acting(place, do="directory.quarantine", server=one, path=path, was=was, entry=name)
+        assert answer["outcome"] == "done", answer
+        found = reading(place, servers=[one])["instances"]
+        assert found["entries"] == []
+        assert found["quarantine"][0]["manifest_ok"]
+        return name
+
+    inode = os.stat(path).st_ino
+    entry = quarantine()
+    answer = acting(place, do="directory.restore", server=one, path=path, entry=entry, was={"inode": inode})
+    assert answer["outcome"] == "done", answer
+    assert os.stat(path).st_ino == inode
+    entry = quarantine()
+    answer = acting(place, do="directory.remove", server=one, path=path, entry=entry, was={"inode": inode})
+    assert answer["outcome"] == "done", answer
+    assert reading(place, servers=[one])["instances"]["quarantine"] == []
+
+
+def test_a_directory_in_use_is_refused(made: Path) -> None:
+    place = made / "hosts/compute1"
+    one = server("web-1").uuid
+    entry = only(reading(place, servers=[one])["instances"]["entries"], one, "server")
+    was = {key: entry[key] for key in ("inode", "device", "newest", "files", "bytes")}
+    path = str(place / "instances" / one)
+    answer = acting(place, do="directory.quarantine", server=one, path=path, was=was, entry=f"1-1-{one}")
+    assert (answer["outcome"], answer["why"]) == ("refused", f"domain {one} exists on this host")
+
+
+# -- the stand-in for virsh
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host without domains, and the definitions that the recordings name."""
+    place = tmp_path / "host"
+    for folder in ("libvirt", "proc"):
+        (place / folder).mkdir(parents=True)
+    (place / "proc/stat").write_text("btime 1700000000\n")
+    (tmp_path / f"instances/{GUEST}").mkdir(parents=True)
+    (tmp_path / "instances/_base").mkdir()
+    (tmp_path / "instances/_base/base").touch()
+    hosts.qcow2(tmp_path / f"instances/{GUEST}/disk", tmp_path / "instances/_base/base", 0)
+    guest = recorded("virsh-9.0-inactive.xml", tmp_path)
+    (tmp_path / "VARS.fd").touch()
+    nvram = f"<nvram>{tmp_path}/VARS.fd</nvram>"
+    (tmp_path / "guest.xml").write_text(guest)
+    (tmp_path / "twin.xml").write_text(guest.replace("0001</uuid>", "0002</uuid>"))
+    (tmp_path / "other.xml").write_text(guest.replace("<name>instance-00000001", "<name>other"))
+    (tmp_path / "nvram.xml").write_text(guest.replace("<boot dev='hd'/>", f"{nvram}<boot dev='hd'/>"))
+    monkeypatch.chdir(tmp_path)
+    return place
+
+
+def recorded(name: str, tmp_path: Path) -> str:
+    return (RECORDED / name).read_text().replace("/var/lib/nova", str(tmp_path))
+
+
+def run(place: Path, words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What the stand-in does, written as the recording is: ! before an error's line, % for a line that has no end."""
+    status = virsh.main([str(place), *words])
+    out, err = capsys.readouterr()
+    text = out if out.endswith("\n") or not out else out + "%\n"
+    return text + "".join(f"! {line}\n" for line in err.splitlines()) + (f"[{status}]\n" if status else "")
+
+
+def comparable(text: str) -> str:
+    """Without how long the guest has run, and what libvirt says of a test bed that runs as root."""
+    return re.sub(r"^(CPU time|Messages):.*\n", "", text, flags=re.MULTILINE)
+
+
+def test_it_answers_as_virsh_does(empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    transcript = recorded("virsh-9.0.txt", tmp_path)
+    said = ""
+    for line in re.findall(r"^\$ virsh (.*)$", transcript, re.MULTILINE):
+        said += f"$ virsh {line}\n" + run(empty, shlex.split(line), capsys)
+    assert comparable(said) == comparable(transcript)
+
+
+def test_it_shows_a_definition_as_libvirt_does(empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = recorded("virsh-9.0-inactive.xml", tmp_path)
+    run(empty, ["define", "guest.xml"], capsys)
+    secret = run(empty, ["-q", "dumpxml", "--inactive", "--security-info", GUEST], capsys)
+    assert secret == kept
+    assert run(empty, ["-q", "dumpxml", GUEST], capsys) == kept.replace(" passwd='vncpass'", "")
+
+
+def test_it_shows_a_run_as_libvirt_does(empty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    live = ElementTree.fromstring(recorded("virsh-9.0-live.xml", tmp_path))
+    run(empty, ["define", "guest.xml"], capsys)
+    run(empty, ["start", "--paused", GUEST], capsys)
+    shown = ElementTree.fromstring(run(empty, ["-q", "dumpxml", GUEST], capsys))
+
+    def text(element: ElementTree.Element) -> str:
+        return ElementTree.tostring(element, encoding="unicode")
+
+    assert shown.attrib == {**live.attrib, "id": "1"}
+    for path in ("devices/disk", "devices/interface", "devices/graphics", "metadata", "os"):
+        assert [probe.xml_digest(text(one)) for one in shown.findall(path)] == [
+            probe.xml_digest(text(one)) for one in live.findall(path)
+        ]
+
+
+def test_it_cannot_start_what_has_lost_its_disk(empty: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(empty, ["define", "guest.xml"], capsys)
+    disk = Path(f"instances/{GUEST}/disk").resolve()
+    Path("instances/_base/base").unlink()
+    assert run(empty, ["-q", "start", GUEST], capsys).splitlines()[1] == (
+        f"! error: Cannot access backing file '{disk.parents[1]}/_base/base' of storage file '{disk}'"
+        " (as uid:0, gid:0): No such file or directory"
+    )
+    disk.unlink()
+    assert run(empty, ["-q", "start", GUEST], capsys).splitlines()[1] == (
+        f"! error: Cannot access storage file '{disk}' (as uid:0, gid:0): No such file or directory"
+    )
+
+
+def test_it_takes_commands_on_standard_input(made: Path) -> None:
+    lines = "list --all --uuid\ndomstate nosuch\nuri\nquit\n"
+    words = [sys.executable, "-m", "cloudfsck.demo.virsh", str(made / "hosts/compute2"), "-q", "-r"]
+    done = subprocess.run(words, input=lines, capture_output=True, text=True, cwd=ROOT.parent, check=True)
+    assert done.stdout.startswith("virsh # list --all --uuid\n")
+    assert done.stdout.endswith("virsh # domstate nosuch\nvirsh # uri\nqemu:///system\nvirsh # quit\n\n")
+    assert server("ledger-2").uuid in done.stdout
+    assert done.stderr == "error: failed to get domain 'nosuch'\n"
+
+
+def test_a_saved_guest_is_restored_and_not_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = demo.make(tmp_path / "demo").parent / "hosts/compute3"
+    one = server("test-1").uuid
+    assert run(place, ["-q", "domstate", "--reason", one], capsys) == "shut off (saved)\n"
+    said = "! error: Refusing to undefine while domain managed save image exists\n[1]\n"
+    assert run(place, ["-q", "undefine", one], capsys) == said
+    run(place, ["start", one], capsys)
+    assert run(place, ["-q", "domstate", "--reason", one], capsys) == "running (restored)\n"

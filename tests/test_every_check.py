@@ -1,0 +1,376 @@
+"""The laws that every check obeys.  A check's author writes scenarios, never a test."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from textwrap import dedent
+from typing import Any
+
+import pytest
+from cloudfsck import acts, checking, tables
+from cloudfsck.model import GIVEN, RISKS, Act, Check, Finding, Moved, Scenario
+from cloudfsck.scenario import NOW
+from cloudfsck.snapshot import OWN, Snapshot
+
+from tests import worlds
+from tests.worlds import CHECKS, INNOCENT, SCENARIOS, YOUNG
+
+EACH_CHECK = pytest.mark.parametrize("name", CHECKS)
+EACH_SCENARIO = pytest.mark.parametrize(
+    ("name", "case"), [pytest.param(name, case, id=title) for title, (name, case) in SCENARIOS.items()]
+)
+EACH_FINDING = pytest.mark.parametrize(
+    ("name", "case", "key"),
+    [pytest.param(name, case, key, id=f"{title}: {key}") for title, (name, case) in SCENARIOS.items() for key in case.finds],
+)
+
+
+def all_found(snapshot: Snapshot) -> dict[tuple[str, str], Finding]:
+    return {(name, found.key): found for name in CHECKS for found in worlds.answer(name, snapshot).findings}
+
+
+# --------------------------------------------------------------------------------------------- what a check says of itself
+
+
+@EACH_CHECK
+def test_explains_itself(name: str) -> None:
+    title, blank, *rest = CHECKS[name].text.splitlines()
+    assert title == CHECKS[name].title
+    assert title.endswith(".")
+    assert len(title) < 80
+    assert blank == ""
+    heads = [line for line in rest if line and line[0] != " "]
+    assert heads == ["Why it matters", "How it comes about", "What the repair does", "When not to repair"]
+    for line, after in zip(rest, [*rest[1:], ""], strict=True):
+        if line in heads:
+            assert after.startswith("    "), f"nothing is said under {line!r}"
+
+
+@EACH_CHECK
+def test_has_a_scenario_that_finds_and_one_that_does_not(name: str) -> None:
+    assert {bool(case.finds) for case in CHECKS[name].scenarios} == {True, False}
+    titles = [case.title for case in CHECKS[name].scenarios]
+    assert len(set(titles)) == len(titles)
+
+
+@EACH_CHECK
+def test_its_limits_are_sane(name: str) -> None:
+    check = CHECKS[name]
+    assert check.risk in RISKS
+    assert (check.repair is None) <= (check.risk == "by-hand"), "without a repair it is a person's"
+    assert timedelta(0) < check.settle <= timedelta(days=7)
+    assert 0 < check.limit <= 100
+    assert 0 < check.share <= 0.25
+    assert check.accused
+    assert set(check.accused) <= worlds.built("").tables_read(check.query)
+
+
+@EACH_CHECK
+def test_its_query_gives_every_column_that_the_engine_reads(name: str) -> None:
+    cursor = worlds.built("").db.execute(CHECKS[name].query)
+    columns = [column[0] for column in cursor.description or ()]
+    assert columns[0] == "key"
+    assert set(GIVEN) <= set(columns)
+    assert len(set(columns)) == len(columns)
+
+
+# -------------------------------------------------------------------------------------------------- what it finds and plans
+
+
+@EACH_SCENARIO
+def test_finds_what_the_scenario_says(name: str, case: Scenario) -> None:
+    answer = worlds.answer(name, worlds.built(case.world))
+    assert sorted(found.key for found in answer.findings) == sorted(case.finds)
+    assert answer.unknown is None or "lost" in case.world
+
+
+@EACH_SCENARIO
+def test_plans_what_the_scenario_says(name: str, case: Scenario) -> None:
+    planned = worlds.acts(CHECKS[name], worlds.answer(name, worlds.built(case.world)).findings)
+    assert "\n".join(map(str, planned)) == dedent(case.plans).strip()
+
+
+@EACH_SCENARIO
+def test_an_act_can_be_written_down_and_read_again(name: str, case: Scenario) -> None:
+    planned = worlds.acts(CHECKS[name], worlds.answer(name, worlds.built(case.world)).findings)
+    for act in [*planned, *filter(None, map(undo, planned))]:
+        assert acts.from_json(json.loads(json.dumps(acts.to_json(act)))) == act
+        assert json.loads(json.dumps(act.order))["server"] == act.server
+        assert "do" in act.order
+        assert "\n" not in str(act)
+        assert act.undoing in ("exact", "approximate", "none")
+        assert (undo(act) is None) or not (act.undoing == "none")
+        assert act.destroys <= (act.undoing != "exact"), "what destroys cannot be undone exactly"
+
+
+def undo(act: Act) -> Act | None:
+    return act.undo({"saved": "/saved"})
+
+
+# --------------------------------------------------------------------------------------------------- after it has been done
+
+
+@EACH_SCENARIO
+def test_the_repair_leaves_nothing_and_breaks_nothing(name: str, case: Scenario) -> None:
+    snapshot = worlds.built(case.world)
+    before = all_found(snapshot)
+    mine = worlds.answer(name, snapshot).findings
+    planned = worlds.acts(CHECKS[name], mine)
+    with snapshot.supposing():
+        for act in planned:
+            act.effect(snapshot.db)
+        after = all_found(snapshot)
+    servers = {act.server for act in planned}
+    new = [found for at, found in after.items() if at not in before]
+    assert [found for found in new if found.server not in servers] == []
+    left = [found for (check, _), found in after.items() if check == name]
+    assert [found.key for found in left if worlds.clear(found.row)] == []
+    for act in planned:
+        of_it = [found for found in left if found.server == act.server and found.row["host"] == act.host]
+        if act.destroys:
+            assert of_it == [], "what is gone for good is found no more"
+        else:
+            assert [found.row["rung"] for found in of_it] == [act.rung], "what stands on a rung is held, on that rung"
+
+
+@EACH_SCENARIO
+def test_undoing_in_reverse_restores_everything(name: str, case: Scenario) -> None:
+    snapshot = worlds.built(case.world)
+    planned = worlds.acts(CHECKS[name], worlds.answer(name, snapshot).findings)
+    before = worlds.contents(snapshot)
+    with snapshot.supposing():
+        for act in planned:
+            act.effect(snapshot.db)
+        for act in reversed(planned):
+            back = undo(act)
+            assert (back is None) == (act.undoing == "none")
+            if back is not None:
+                back.effect(snapshot.db)
+        if all(act.undoing == "exact" for act in planned):
+            assert worlds.contents(snapshot) == before
+    assert worlds.contents(snapshot) == before, "supposing takes everything back"
+
+
+@EACH_SCENARIO
+def test_no_act_lands_twice(name: str, case: Scenario) -> None:
+    snapshot = worlds.built(case.world)
+    planned = worlds.acts(CHECKS[name], worlds.answer(name, snapshot).findings)
+    for act in [*planned, *filter(None, map(undo, planned))]:
+        with snapshot.supposing():
+            if act not in planned:
+                acts_of = [other for other in planned if other.server == act.server and other.host == act.host]
+                for other in acts_of:
+                    other.effect(snapshot.db)
+            act.effect(snapshot.db)
+            after = worlds.contents(snapshot)
+            with pytest.raises(Moved):
+                act.effect(snapshot.db)
+            assert worlds.contents(snapshot) == after
+
+
+@EACH_SCENARIO
+def test_an_act_that_meets_another_rung_changes_nothing(name: str, case: Scenario) -> None:
+    snapshot = worlds.built(case.world)
+    for act in worlds.acts(CHECKS[name], worlds.answer(name, snapshot).findings):
+        kind = act.kind.split(".")[0]
+        with snapshot.supposing():
+            snapshot.db.execute("DELETE FROM holds WHERE server = ?", [act.server])
+            snapshot.db.execute(
+                "INSERT INTO holds (kind, host, server, rung) VALUES (?, ?, ?, 'another')", [kind, act.host, act.server]
+            )
+            before = worlds.contents(snapshot)
+            with pytest.raises(Moved):
+                act.effect(snapshot.db)
+            assert worlds.contents(snapshot) == before
+
+
+# ------------------------------------------------------------------------------------------------------- what was not heard
+
+
+def assert_less(name: str, full: Iterable[Finding], snapshot: Snapshot, lost: Iterable[tuple[str, str]]) -> None:
+    """What the check says without these parts is no more than it said with them, and it says that they are lost."""
+    lost = list(lost)
+    known = {found.key: found for found in full}
+    read = snapshot.tables_read(CHECKS[name].query)
+    with worlds.without(snapshot, lost):
+        answer = worlds.answer(name, snapshot)
+    said = {(gap.table, gap.part) for gap in answer.unknown.gaps} if answer.unknown else set()
+    assert said >= {(table, part) for table, part in lost if table in read}
+    for found in answer.findings:
+        if found.state == "unproven":
+            continue
+        assert found.key in known, f"without {lost}, {name} finds {found.key}"
+        whole = known[found.key]
+        assert verdict(found) == verdict(whole), f"{name}, {found.key}, without {lost}"
+
+
+def verdict(found: Finding) -> tuple[Any, ...]:
+    """All that the engine goes by, and what would be done; what is only told may be less where less was seen."""
+    row = found.row
+    would = CHECKS[found.check].repair
+    planned = list(would(row)) if would and row["by_hand"] is None else []
+    return (found.state, planned, *(row[column] for column in GIVEN if column not in ("hosts", "cells")))
+
+
+def losses(snapshot: Snapshot, read: Iterable[str]) -> list[list[tuple[str, str]]]:
+    """Every part in which there is anything, all parts in which there is nothing, every table, host and cell, everything."""
+    read = {*read, "roster"}
+    mine = frozenset(at for at in worlds.parts(snapshot) if at[0] in read)
+    filled = worlds.filled_parts(snapshot, read)
+    found = {frozenset([at]) for at in filled | {("roster", "")}} | {mine, mine - filled}
+    found |= {frozenset(at for at in mine if at[0] == table) for table in {table for table, _ in filled}}
+    found |= {frozenset(at for at in mine if at[1] == part) for part in {part for _, part in filled}}
+    return sorted(map(sorted, found))
+
+
+@EACH_SCENARIO
+def test_seeing_less_never_finds_more(name: str, case: Scenario) -> None:
+    snapshot = worlds.built(case.world)
+    full = worlds.answer(name, snapshot).findings
+    for lost in losses(snapshot, snapshot.tables_read(CHECKS[name].query)):
+        assert_less(name, full, snapshot, lost)
+
+
+@EACH_SCENARIO
+def test_a_host_that_was_not_asked_is_missed(name: str, case: Scenario) -> None:
+    """A host of the roster of which the ledger knows nothing acquits nobody, and is not taken for an empty one."""
+    snapshot = worlds.built(case.world)
+    full = {found.key: found for found in worlds.answer(name, snapshot).findings}
+    with snapshot.supposing():
+        snapshot.db.execute("INSERT INTO roster (host, live, libvirt) VALUES ('c99', TRUE, TRUE)")
+        for found in worlds.answer(name, snapshot).findings:
+            rests_on_all = full[found.key].row["hosts"] is None
+            assert (found.state == "unproven") == (rests_on_all or full[found.key].state == "unproven"), found.key
+
+
+# --------------------------------------------------------------------------------------------------- scoped equals whole
+
+
+@contextmanager
+def scoped(snapshot: Snapshot, server: str, hosts: Iterable[str] | None) -> Iterator[None]:
+    """The snapshot as a reading gives it that was asked for one server, on these hosts alone (None: on all)."""
+    with snapshot.supposing():
+        for table in tables.TABLES:
+            if table.key:
+                any_key = " OR ".join(f"coalesce({column} = $server, FALSE)" for column in table.key)
+                snapshot.db.execute(f"DELETE FROM {table.name} WHERE NOT ({any_key})", {"server": server})
+                snapshot.db.execute("UPDATE ledger SET keys = [?] WHERE table_name = ?", [server, table.name])
+            if table.per == "host" and hosts is not None:
+                snapshot.db.execute(f"DELETE FROM {table.name} WHERE host NOT IN ?", [list(hosts)])
+                snapshot.db.execute(
+                    "DELETE FROM ledger WHERE table_name = ? AND part NOT IN ?", [table.name, list(hosts)]
+                )
+        yield
+
+
+@EACH_FINDING
+def test_scoped_equals_whole(name: str, case: Scenario, key: str) -> None:
+    snapshot = worlds.built(case.world)
+    (whole,) = (found for found in worlds.answer(name, snapshot).findings if found.key == key)
+    with scoped(snapshot, whole.server, whole.row["hosts"]):
+        again = [found for found in worlds.answer(name, snapshot).findings if found.key == key]
+        assert [(dict(found.row), found.state) for found in again] == [(dict(whole.row), whole.state)]
+
+
+@EACH_FINDING
+def test_a_reading_that_was_asked_for_another_server_proves_nothing(name: str, case: Scenario, key: str) -> None:
+    snapshot = worlds.built(case.world)
+    with snapshot.supposing():
+        snapshot.db.execute(
+            "UPDATE ledger SET keys = ['another'] WHERE table_name IN ?", [[t.name for t in tables.TABLES if t.key]]
+        )
+        states = {found.key: found.state for found in worlds.answer(name, snapshot).findings}
+    assert states.get(key, "unproven") == "unproven"
+
+
+# ------------------------------------------------------------------------------------------------------- innocent worlds
+
+
+@pytest.fixture(scope="module")
+def accused() -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    """Every finding in every innocent world that stands on no rung, by the world's name."""
+    found: dict[str, list[tuple[str, dict[str, Any]]]] = {world: [] for world in worlds.ALL}
+    for snapshot in worlds.together():
+        for name, check in CHECKS.items():
+            for row in snapshot.rows(check.query):
+                if row["rung"] is None:
+                    found[worlds.where(row["key"])].append((name, row))
+    return found
+
+
+@pytest.mark.parametrize("world", INNOCENT)
+def test_the_innocent_are_left_alone(world: str, accused: dict[str, list[tuple[str, dict[str, Any]]]]) -> None:
+    assert [(name, row["key"]) for name, row in accused[world]] == []
+
+
+@pytest.mark.parametrize("world", YOUNG)
+def test_the_young_are_given_time(world: str, accused: dict[str, list[tuple[str, dict[str, Any]]]]) -> None:
+    assert accused[world], "it is innocent without its youth, and belongs among the others"
+    for name, row in accused[world]:
+        if row["by_hand"] is None:
+            assert row["since"] is None or NOW - row["since"] < CHECKS[name].settle, (name, row["key"])
+
+
+def test_the_innocent_stay_so_when_less_is_seen() -> None:
+    """Each world loses one part after the other, and all of them at once: nobody is accused for what was not heard.
+
+    All worlds lose something at the same time, which costs one query for all of them; whatever is found then is judged
+    in its own world.
+    """
+    suspects: set[tuple[str, str, Worlds]] = set()
+    for snapshot in worlds.together():
+        read = {name: snapshot.tables_read(check.query) for name, check in CHECKS.items()}
+        for lost in rounds(snapshot, frozenset().union(*read.values())):
+            with worlds.without(snapshot, lost):
+                for name, check in CHECKS.items():
+                    for row in snapshot.rows(check.query):
+                        world = worlds.where(row["key"])
+                        if world in SCENARIOS:
+                            continue
+                        own = frozenset(at for at in lost if not at[1][:1] == "w" or worlds.where(at[1]) == world)
+                        suspects.add((name, world, frozenset((table, re.sub(r"^w\d+\.", "", part)) for table, part in own)))
+    for name, world, lost in sorted(suspects, key=repr):
+        snapshot = worlds.built(worlds.ALL[world])
+        full = worlds.answer(name, snapshot).findings
+        assert_less(name, full, snapshot, sorted(lost))
+
+
+Worlds = frozenset[tuple[str, str]]
+
+
+def rounds(snapshot: Snapshot, read: Iterable[str]) -> Iterator[Worlds]:
+    filled = sorted(worlds.filled_parts(snapshot, read))
+    for per in ("api", "cloud"):
+        yield from (frozenset([at]) for at in filled if tables.BY_NAME[at[0]].per == per)
+    queues: dict[str, list[tuple[str, str]]] = {}
+    for table, part in filled:
+        if tables.BY_NAME[table].per in ("cell", "host"):
+            queues.setdefault(worlds.where(part), []).append((table, part))
+    for turn in range(max(map(len, queues.values()), default=0)):
+        yield frozenset(queue[turn] for queue in queues.values() if turn < len(queue))
+    for per in ("cell", "host"):
+        of_kind = [at for at in filled if tables.BY_NAME[at[0]].per == per]
+        yield frozenset(of_kind)
+        for table in sorted({table for table, _ in of_kind}):
+            yield frozenset(at for at in of_kind if at[0] == table)
+
+
+# --------------------------------------------------------------------------------------------------------- the engine
+
+
+def test_no_check_reads_what_only_the_engine_may() -> None:
+    for check in CHECKS.values():
+        assert not set(worlds.built("").tables_read(check.query)) & OWN
+        assert set(worlds.built("").tables_read(check.query)) <= set(tables.BY_NAME)
+
+
+def test_a_check_is_told_apart_by_its_file() -> None:
+    names = list(CHECKS)
+    assert names == sorted(names)
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)+", name) for name in names)

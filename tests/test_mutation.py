@@ -1,0 +1,169 @@
+"""Every condition of every query and view is one whose loss some world notices.
+
+A mutant is a query or view without one of its conditions (of a WHERE, ON, HAVING or FILTER), one side of an OR, one
+branch of a CASE or one branch of a UNION.  All worlds together are one cloud; a mutant under which every check says the
+same of it as before survives, and fails the test: either a world is missing, or the condition is not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+import duckdb
+import pytest
+from cloudfsck.snapshot import Snapshot
+from sqlglot import exp, parse, parse_one
+
+from tests import worlds
+from tests.worlds import CHECKS
+
+VIEWS: dict[str, exp.Expression] = {
+    created.this.name: created.expression
+    for created in parse(files("cloudfsck").joinpath("views.sql").read_text(encoding="utf-8"), dialect="duckdb")
+    if isinstance(created, exp.Create)
+}
+
+#: Conditions that no world can notice, each with the reason.
+EQUIVALENT: dict[tuple[str, str], str] = {}
+
+Outcome = list[tuple[object, ...]]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One condition less in a query or view; `without` says which."""
+
+    of: str
+    without: str
+    sql: str
+
+
+def mutants(of: str, tree: exp.Expression) -> Iterator[Mutant]:
+    for number, node in enumerate(tree.walk()):
+        for without, change in _changes(node):
+            copy = tree.copy()
+            twin = list(copy.walk())[number]
+            yield Mutant(of, without, change(twin, copy).sql(dialect="duckdb"))
+
+
+class Change:
+    """Replace a node by one of its own parts, or by a value."""
+
+    def __init__(self, keep: str | None = None, value: exp.Expression | None = None, branch: int | None = None) -> None:
+        self.keep, self.value, self.branch = keep, value, branch
+
+    def __call__(self, node: exp.Expression, root: exp.Expression) -> exp.Expression:
+        if self.branch is not None:
+            branches = node.args["ifs"]
+            if len(branches) > 1:
+                branches.pop(self.branch)
+                return root
+            new = node.args.get("default") or exp.Null()
+        elif self.keep is not None:
+            new = node.args[self.keep]
+            if isinstance(node, exp.SetOperation) and node.args.get("with_"):
+                new.set("with_", node.args["with_"])
+        else:
+            assert self.value is not None
+            new = self.value.copy()
+        if node is root:
+            return new
+        node.replace(new)
+        return root
+
+
+def _changes(node: exp.Expression) -> Iterator[tuple[str, Change]]:
+    if isinstance(node, exp.And | exp.Or):
+        yield f"{_short(node.expression)}  [in {node.key} {_short(node.this)}]", Change(keep="this")
+        yield f"{_short(node.this)}  [in {node.key} {_short(node.expression)}]", Change(keep="expression")
+    elif isinstance(node, exp.SetOperation):
+        yield f"the branch {_short(node.expression)}", Change(keep="this")
+        yield f"the branch {_short(node.this)}", Change(keep="expression")
+    elif isinstance(node, exp.Case):
+        for number, branch in enumerate(node.args["ifs"]):
+            yield f"the case {_short(branch)}", Change(branch=number)
+    if _is_whole_condition(node) and not isinstance(node, exp.And):
+        yield f"{_short(node)}  [all of its {node.parent.key if node.parent else ''}]", Change(value=exp.true())
+
+
+def _is_whole_condition(node: exp.Expression) -> bool:
+    parent = node.parent
+    if isinstance(parent, exp.Where | exp.Having):
+        return node.arg_key == "this"
+    return isinstance(parent, exp.Join) and node.arg_key == "on"
+
+
+def _short(node: exp.Expression) -> str:
+    text = node.sql(dialect="duckdb")
+    return text if len(text) <= 110 else f"{text[:70]} … {text[-36:]}"
+
+
+def names(tree: exp.Expression) -> set[str]:
+    """The views of ours that a query reads, through other views too."""
+    direct = {table.name for table in tree.find_all(exp.Table)} & set(VIEWS)
+    return direct | {deeper for view in direct for deeper in names(VIEWS[view])}
+
+
+@cache
+def query(name: str) -> exp.Expression:
+    return parse_one(CHECKS[name].query, dialect="duckdb")
+
+
+def outcome(snapshot: Snapshot, sql: str) -> Outcome:
+    """What the engine goes by, in each row of a query."""
+    wanted = "key, server, hosts, cells, since, clock, by_hand, rung, rung_since"
+    return sorted(snapshot.db.execute(f"SELECT {wanted} FROM ({sql})").fetchall(), key=repr)
+
+
+@cache
+def before(name: str, number: int) -> Outcome:
+    return outcome(worlds.together()[number], CHECKS[name].query)
+
+
+def noticed(mutant: Mutant, readers: list[str]) -> bool:
+    for number, snapshot in enumerate(worlds.together()):
+        with snapshot.supposing():
+            if mutant.of in VIEWS:
+                snapshot.db.execute(f"CREATE OR REPLACE VIEW {mutant.of} AS {mutant.sql}")
+            for name in readers:
+                sql = CHECKS[name].query if mutant.of in VIEWS else mutant.sql
+                if _differs(snapshot, sql, before(name, number)):
+                    return True
+    return False
+
+
+def _differs(snapshot: Snapshot, sql: str, expected: Outcome) -> bool:
+    try:
+        return outcome(snapshot, sql) != expected
+    except duckdb.TransactionException:
+        raise
+    except duckdb.Error:
+        return True  # it does not even run
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_the_parser_understands_the_queries(name: str) -> None:
+    for number, snapshot in enumerate(worlds.together()):
+        assert outcome(snapshot, query(name).sql(dialect="duckdb")) == before(name, number)
+
+
+@pytest.mark.parametrize("of", [*CHECKS, *VIEWS])
+def test_some_world_notices_the_loss_of_each_condition(of: str) -> None:
+    tree = VIEWS[of] if of in VIEWS else query(of)
+    readers = [name for name in CHECKS if of in names(query(name))] if of in VIEWS else [of]
+    assert readers, f"no check reads {of}"
+    survivors = [
+        mutant.without for mutant in mutants(of, tree)
+        if (of, mutant.without) not in EQUIVALENT and not noticed(mutant, readers)
+    ]  # fmt: skip
+    assert not survivors, f"nobody misses in {of}:\n" + "\n".join(f"  {without}" for without in survivors)
+
+
+def test_what_is_said_to_be_equivalent_is_a_mutant() -> None:
+    every = {(mutant.of, mutant.without) for of in CHECKS for mutant in mutants(of, query(of))}
+    every |= {(mutant.of, mutant.without) for of, tree in VIEWS.items() for mutant in mutants(of, tree)}
+    assert set(EQUIVALENT) <= every
+    assert all(len(reason) > 20 for reason in EQUIVALENT.values())
