@@ -69,7 +69,8 @@ def _lacking(row: Row, read: frozenset[str], heard: Heard, known: Known) -> list
     for table in sorted(read):
         parts = _parts(tables.BY_NAME[table].per, row, heard, known)
         if parts is None:
-            lacking.append(Gap("roster", "", "is not whole, and every host counts"))
+            per = tables.BY_NAME[table].per
+            lacking.append(Gap(table, "", f"it is not known which {per}s there are, and every one counts"))
             continue
         lacking += [gap for part in parts if (gap := heard.lacks(table, part, server))]
     return lacking
@@ -86,9 +87,8 @@ def _parts(per: tables.Per, row: Row, heard: Heard, known: Known) -> list[str] |
         return sorted(named)
     kin = [table.name for table in tables.TABLES if table.per == per]
     everybody = sorted({part for table in kin for part in heard.parts(table)} | known.get(per, set()))
-    if not everybody or (per == "host" and heard.lacks("roster", "", "")):
-        return None
-    return everybody
+    listed = heard.lacks("roster", "", "") if per == "host" else heard.lacks("nova_cell_mappings", tables.API, "")
+    return everybody if everybody and listed is None else None
 
 
 def run_all(checks: Mapping[str, Check], snapshot: Snapshot) -> dict[str, Answer]:

@@ -29,9 +29,9 @@ from cloudfsck.model import Act, Check, Finding, Scope, Trouble
 from cloudfsck.proof import Verdict
 from cloudfsck.snapshot import Snapshot
 from cloudfsck.sources import Sources, nova
-from cloudfsck.sources.database import Unreadable
+from cloudfsck.sources.database import Database, Login, Unreadable
 from cloudfsck.state import KEEP_KINDS, Lease, State, utcnow
-from cloudfsck.tables import TABLES
+from cloudfsck.tables import API, TABLES
 
 CLEAN, CORRECTED, LEFT, TROUBLE, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
 
@@ -591,9 +591,11 @@ def init(
     output.write_text(text, encoding="utf-8")
     out.print(f"{output} is written, from {source}; look through it, then let the database know the account:\n")
     settings = config.load(output)
-    api = Sources(settings.model_copy(update={"read": config.Read()})).api
-    out.print(nova.grants(api, []), markup=False)
-    out.print("\nThen `cloudfsck doctor` says what can be read.")
+    login = Login(settings.read.database.user, None)
+    cells = [Database("cell", settings.nova.template, login)] if settings.nova.template else []
+    out.print(nova.grants(Database(API, settings.nova.api_database, login), cells), markup=False)
+    out.print("\nThe other cells' databases (`nova-manage cell_v2 list_cells`) need the same as the last one.")
+    out.print("Then `cloudfsck doctor` says what can be read.")
     return CLEAN
 
 

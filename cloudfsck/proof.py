@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from cloudfsck import checking
 from cloudfsck.config import Config
-from cloudfsck.model import Answer, Check, Finding, Gap, Scope
+from cloudfsck.model import Answer, Check, Finding, Gap, Hold, Scope
 from cloudfsck.snapshot import Snapshot, same
 from cloudfsck.state import State, utcnow
 
@@ -34,8 +34,9 @@ SAMPLE = 100
 class Verdict:
     """What a reading of the whole cloud came to.
 
-    `due` are the (check, key) of held findings whose time on their rung is over and that were proven again; `stops`
-    why nothing at all may be repaired; `gaps` everything that could not be read.
+    `due` are the (check, key) of held findings whose time on their rung is over and that were proven again;
+    `acquitted` what we hold and no check condemns any more, with what is known of it; `stops` why nothing at all may be
+    repaired; `gaps` everything that could not be read.
     """
 
     run: str
@@ -43,6 +44,7 @@ class Verdict:
     answers: Mapping[str, Answer]
     findings: tuple[Finding, ...]
     due: frozenset[tuple[str, str]]
+    acquitted: tuple[tuple[Hold, str], ...]
     stops: tuple[str, ...]
     gaps: tuple[Gap, ...]
     parts: int
@@ -95,7 +97,8 @@ def judge(
     _remember(snapshot, state)
     findings.sort(key=lambda finding: (list(checks).index(finding.check), finding.key))
     parts = snapshot.db.execute("SELECT count(*) FROM ledger").fetchone()
-    return Verdict(run, utcnow(), answers, tuple(findings), frozenset(due), stops, gaps, parts[0] if parts else 0)
+    acquitted = tuple(_acquitted(snapshot, state, findings))
+    return Verdict(run, utcnow(), answers, tuple(findings), frozenset(due), acquitted, stops, gaps, parts[0] if parts else 0)
 
 
 def again(
@@ -185,6 +188,32 @@ def most(name: str, check: Check, config: Config) -> int:
     """How many findings of a check in 24 hours are believed."""
     limit = config.limits.get(name)
     return check.limit if limit is None or limit.count is None else limit.count
+
+
+def _acquitted(snapshot: Snapshot, state: State, findings: Sequence[Finding]) -> Iterable[tuple[Hold, str]]:
+    """What we hold and no finding speaks of.  Where the object is gone, or somebody moved it on, the hold is over."""
+    condemned = {(str(finding.row.get("host")), finding.server) for finding in findings}
+    heard = snapshot.heard()
+    for hold in state.holds():
+        if (hold.host, hold.server) in condemned:
+            continue
+        table = "libvirt_domains" if hold.kind == "domain" else "quarantine"
+        if gap := heard.lacks(table, hold.host, hold.server):
+            yield hold, f"nothing is known of it now: {gap}"
+        elif _stands(snapshot, hold):
+            yield hold, f"nothing condemns it any more; `cloudfsck undo {hold.run}` brings it back"
+        else:
+            state.release(hold.kind, hold.host, hold.server)
+
+
+def _stands(snapshot: Snapshot, hold: Hold) -> bool:
+    """Whether the object is where we put it."""
+    query = {
+        "domain": "SELECT count(*) FROM held_domains WHERE host = $host AND server = $server",
+        "directory": "SELECT count(*) FROM quarantine WHERE host = $host AND server = $server",
+    }[hold.kind]
+    found = snapshot.db.execute(query, {"host": hold.host, "server": hold.server}).fetchone()
+    return bool(found and found[0])
 
 
 def _stops(snapshot: Snapshot, state: State, clocks: Mapping[str, dt.datetime]) -> tuple[str, ...]:

@@ -38,6 +38,11 @@ def check_json(verdict: Verdict, checks: Mapping[str, Check], config: Config, sn
         "snapshot": snapshot,
         "findings": [_finding(one, checks[one.check]) for one in verdict.findings if one.state != "held"],
         "held": [_held(one, checks[one.check], verdict, config) for one in verdict.findings if one.state == "held"],
+        "acquitted": [
+            {"kind": hold.kind, "host": hold.host, "server": hold.server, "rung": hold.rung,
+             "since": _time(hold.since), "run": hold.run, "why": why}
+            for hold, why in verdict.acquitted
+        ],
         "unknown": [
             {"check": name, "table": gap.table, "part": gap.part, "why": gap.why}
             for name, answer in verdict.answers.items()
@@ -136,6 +141,10 @@ def check_text(verdict: Verdict, checks: Mapping[str, Check], config: Config) ->
     if held:
         lines.append(Text("Held, where cloudfsck has put it:", "bold"))
         lines += [_hold(finding, checks[finding.check], verdict, config) for finding in held]
+        lines.append(Text())
+    if verdict.acquitted:
+        lines.append(Text("Held, and no longer condemned:", "bold yellow"))
+        lines += [Text(f"  {hold.rung:12}{hold.host}/{hold.server}  {why}") for hold, why in verdict.acquitted]
         lines.append(Text())
     if verdict.gaps:
         lines.append(Text("Could not be read, and nothing is said of what rests on it:", "bold magenta"))

@@ -5,7 +5,7 @@ themselves, `-` for NULL, `[a,b]` for a list, and -2h (s, m, h, d) for a time th
 
     hosts cell1  c1 c2        c1 and c2 are hosts of cell1: mapped, with a live nova-compute, and a file system of their own
     lost  libvirt_domains c2  that part of that table could not be read
-    clock c2  -5m             the clock of c2, or of a cell, is five minutes slow
+    clock host:c2  -5m        the clock of c2 is five minutes slow; cell:cell1 is the clock of a cell's database
 
 What is not named was read, and is empty.  The cells that are named are Nova's cells; the newest change in a directory is
 when it changed.
@@ -128,7 +128,7 @@ def _parts(rows: Rows, per: str) -> set[str]:
 
 
 def _piece(table: tables.Table, part: str, world: World) -> Piece:
-    clock = world.clocks.get(part, NOW)
+    clock = world.clocks.get(f"{table.per}:{part}", NOW)
     if (table.name, part) in world.lost:
         return Piece(table.name, part, None, "blanked out", clock, NOW, NOW)
     mine = [row for row in world.rows.get(table.name, []) if not table.part or row[table.part] == part]

@@ -27,7 +27,16 @@ VIEWS: dict[str, exp.Expression] = {
 }
 
 #: Conditions that no world can notice, each with the reason.
-EQUIVALENT: dict[tuple[str, str], str] = {}
+EQUIVALENT: dict[tuple[str, str], str] = {
+    (
+        "held_domains",
+        "h.kind = 'domain'  [in and d.state = CASE h.rung WHEN 'paused' THEN 'paused' WHEN 'stopped' THEN 'shutoff' END]",
+    ): "only a domain can stand on a rung named paused or stopped",
+    (
+        "domain_obstacles",
+        "NOT h.rung IS NULL  [in and NOT EXISTS(SELECT 1 FROM held_domains AS o WHERE o.host = d.host AND o.server = d.uuid)]",
+    ): "without a rung the sentence is NULL, and NULL is no obstacle; it only keeps the view small",
+}
 
 Outcome = list[tuple[object, ...]]
 

@@ -97,7 +97,8 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
         for table, many in world.rows.items()
     }
     lost = frozenset((table, rename("", "", part) or "") for table, part in world.lost)
-    return scenario.World(rows, lost, {rename("", "", part) or "": clock for part, clock in world.clocks.items()})
+    clocks = {of.replace(":", ":" + _prefix(number)): clock for of, clock in world.clocks.items()}
+    return scenario.World(rows, lost, clocks)
 
 
 @contextmanager

@@ -119,7 +119,9 @@ CHECK = Check(
             hypervisors      host
                              c1
                              c2
-            clock            cell2  -2d
+                             cell1
+            clock            cell:cell2  -2d
+            clock            host:cell1  -2d
             nova_services    cell   host  binary        last_seen_up  deleted  forced_down
                              cell1  c1    nova-compute  -2d           0        false
                              cell1  c1    nova-console  -1s           0        false
@@ -193,8 +195,8 @@ CHECK = Check(
             hosts east       c1
             hypervisors      host
                              east
-            clock            west  -2d
-            clock            east  -1h
+            clock            cell:west  -2d
+            clock            host:east  -2d
             nova_instances   cell  uuid  host  deleted  deleted_at
                              east  s-1   c1    1        -3h
                              east  s-2   c1    0        -

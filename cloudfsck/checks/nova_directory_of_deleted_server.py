@@ -153,7 +153,10 @@ CHECK = Check(
         Scenario(
             "what keeps another directory, on this host or on that, does not keep this one", """
             hosts cell1     c1 c2
-            clock           cell2  -2d
+            clock           cell:cell2  -2d
+            clock           host:cell1  -2d
+            hypervisors     host
+                            cell1
             nova_instances  cell   uuid  host  deleted  deleted_at  cleaned
                             cell1  s-1   c1    1        -2h         0
                             cell1  s-2   c1    2        -9d         1

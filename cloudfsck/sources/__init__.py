@@ -62,7 +62,7 @@ class Sources:
     holds: Callable[[], Sequence[Hold]] = list
     _api: Database = field(init=False)
     _cells: list[Database] | None = field(init=False, default=None)
-    _no_cells: str = field(init=False, default="")
+    _known: Roster | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         account = self.config.read.database
@@ -87,6 +87,14 @@ class Sources:
 
     def roster(self) -> Roster:
         """The hosts, as Nova's databases and the inventory know them now."""
+        self._known = self._read_roster()
+        return self._known
+
+    def _roster_for(self, scope: Scope) -> Roster:
+        """The roster for a scope; where that names its hosts, only their addresses count, and those may be known."""
+        return self._known if self._known is not None and scope.hosts is not None else self.roster()
+
+    def _read_roster(self) -> Roster:
         try:
             cells = self.cells()
         except Unreadable as error:
@@ -143,7 +151,7 @@ class Sources:
 
     def prove(self, scope: Scope) -> tuple[Snapshot, Snapshot]:
         """Read a scope, the hypervisors before and again after the databases: two snapshots that share the latter."""
-        roster = self.roster()
+        roster = self._roster_for(scope)
         asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
         before = [piece for pieces in self._hosts(roster, asked, scope.servers) for piece in pieces]
         databases = list(self._read_databases(scope))
@@ -159,7 +167,7 @@ class Sources:
 
     def look(self, scope: Scope) -> Snapshot:
         """Read what the hypervisors of a scope hold now, and nothing else."""
-        roster = self.roster()
+        roster = self._roster_for(scope)
         asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
         snapshot = Snapshot.create()
         snapshot.add(piece for pieces in self._hosts(roster, asked, scope.servers) for piece in pieces)

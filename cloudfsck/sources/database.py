@@ -236,8 +236,13 @@ class Reading:
             # exec_driver_sql would take the % of a filter for a parameter.
             result = connection.execution_options(stream_results=True, no_parameters=True).exec_driver_sql(query)
             schema = _schema(columns)
-            while rows := result.fetchmany(BATCH):
-                yield _batch(self.database, table, columns, schema, rows)
+            try:
+                while rows := result.fetchmany(BATCH):
+                    yield _batch(self.database, table, columns, schema, rows)
+            finally:
+                # Whoever gives up in the middle leaves no cursor on the server.
+                with _hushed():
+                    result.close()
 
     def _fetched(
         self, table: tables.Table, columns: Sequence[tables.Column], text: sa.TextClause, schema: pa.Schema
