@@ -48,8 +48,12 @@ class Journal:
         self.path = folder / "journal" / f"{run}.jsonl"
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._file = open(self.path, "x", encoding="utf-8")  # noqa: SIM115 (closed by close)
-        self._write({"event": "run", "run": run, **head})
-        _sync_folder(self.path.parent)
+        try:
+            self._write({"event": "run", "run": run, **head})
+            _sync_folder(self.path.parent)
+        except BaseException:
+            self.close()
+            raise
 
     def begin(self, number: int, check: str, key: str, act: Act, undoes: str | None = None) -> None:
         event = {"event": "begin", "n": number, "check": check, "key": key, "text": str(act), "act": acts.to_json(act)}

@@ -133,11 +133,12 @@ def _piece(table: tables.Table, part: str, world: World) -> Piece:
         return Piece(table.name, part, None, "blanked out", clock, NOW, NOW)
     mine = [row for row in world.rows.get(table.name, []) if not table.part or row[table.part] == part]
     names = [column.name for column in table.columns if column.name != table.part]
-    columns = {name: pa.array([_value(row.get(name)) for row in mine], pa.string()) for name in names}
+    columns = {name: pa.array([value(row.get(name)) for row in mine], pa.string()) for name in names}
     return Piece(table.name, part, pa.table(columns), None, clock, NOW, NOW)
 
 
-def _value(word: str | None) -> str | None:
+def value(word: str | None) -> str | None:
+    """What DuckDB is given for a word of a world."""
     return str(_time(word)) if word and _AGO.fullmatch(word) else word
 
 

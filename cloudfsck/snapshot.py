@@ -9,7 +9,7 @@ import datetime as dt
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,8 @@ class Snapshot:
                 why = self._insert(piece.table, [piece])
             elif piece.rows is not None:
                 at_rest.setdefault(piece.table, []).append(piece)
+            if piece.rows is not None and not isinstance(piece.rows, pa.Table):  # a stream is read only here
+                piece = replace(piece, finished=dt.datetime.now(dt.UTC).replace(tzinfo=None))
             ledger.append(_entry(piece, why))
             if why is not None:
                 gaps.append(Gap(piece.table, piece.part, why))

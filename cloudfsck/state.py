@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import Boolean, Column, DateTime, Integer, MetaData, String, Table, Text, and_, delete, func, insert, or_
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, MetaData, String, Table, Text, and_, delete, func, insert, or_
 from sqlalchemy import select, update  # isort: skip
 
 from cloudfsck.config import Cloud
@@ -68,7 +68,7 @@ _KEEPS = Table(
 _SAMPLES = Table(
     "samples", _META,
     Column("cell", String(255), primary_key=True),
-    Column("id", Integer, primary_key=True),
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("uuid", String(64), nullable=False),
     Column("taken_at", DateTime, nullable=False),
 )  # fmt: skip

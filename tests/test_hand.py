@@ -525,9 +525,15 @@ def test_a_domain_that_loses_its_definition_just_before_the_stop_is_said(bed: Be
     assert Path(saved.group(1)).read_text().strip() == bed.xml()
 
 
-@pytest.mark.parametrize("state", ["shut off"])
-def test_a_guest_that_libvirt_lost_is_neither_started_nor_undefined(bed: Bed, state: str) -> None:
-    bed.running(id=None, state=state)
+def test_a_domain_that_changes_while_its_xml_is_saved_is_not_stopped(bed: Bed) -> None:
+    bed.running()
+    bed.meanwhile("after", "dumpxml", persistent=False)
+    assert bed.stop()["outcome"] == "moved"
+    assert bed.log == []
+
+
+def test_a_guest_that_libvirt_lost_is_neither_started_nor_undefined(bed: Bed) -> None:
+    bed.running(id=None, state="shut off")
     assert bed.ask("domain.start", was={"state": "shutoff"}, paused=False)["outcome"] == "refused"
     assert bed.undefine()["outcome"] == "refused"
     assert bed.log == []
@@ -620,11 +626,13 @@ def test_quarantine_and_restore(stored: Bed) -> None:
 
     assert stored.quarantine(**seen)["outcome"] == "done"
     stored.base.unlink()
+    (stored.base.parent / "middle").unlink()
     # Nothing but the file system is needed to bring it back.
     stored.remember(down=True)
     assert stored.restore(seen["inode"])["outcome"] == "done"
     assert stored.whole(stored.path)
     assert stored.base.read_bytes() == b"base" * 5000
+    assert (stored.base.parent / "middle").read_bytes() == qcow2("0123abcd")
     assert list((stored.root / ".cloudfsck").iterdir()) == []
     assert stored.restore(seen["inode"])["outcome"] == "done"
 
@@ -886,6 +894,26 @@ def test_a_quarantine_of_somebody_else_is_refused(stored: Bed) -> None:
     (stored.root / ".cloudfsck").mkdir(mode=0o777)
     (stored.root / ".cloudfsck").chmod(0o777)
     assert stored.quarantine()["outcome"] == "refused"
+    assert stored.whole(stored.path)
+
+
+def test_an_entry_that_is_in_use_is_refused(stored: Bed) -> None:
+    assert stored.quarantine()["outcome"] == "done"
+    manifest = stored.aside.parent.parent / "manifest.json"
+    before = manifest.read_text()
+    shutil.copytree(stored.aside, stored.path, symlinks=True)
+    assert stored.quarantine()["outcome"] == "refused"
+    assert stored.whole(stored.path)
+    assert stored.whole(stored.aside)
+    assert manifest.read_text() == before
+
+
+def test_the_last_copy_of_a_backing_file_is_not_removed_with_a_rest(stored: Bed) -> None:
+    spare = stored.root / ".cloudfsck" / ENTRY / "backing" / "1-gone"
+    spare.parent.mkdir(parents=True)
+    spare.write_text("the last copy")
+    assert stored.quarantine()["outcome"] == "refused"
+    assert spare.read_text() == "the last copy"
     assert stored.whole(stored.path)
 
 

@@ -949,6 +949,8 @@ def write(folder: int, name: str, data: bytes, replace: bool = False) -> None:
         while left:
             left = left[os.write(descriptor, left) :]
         os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, name) from error
     finally:
         os.close(descriptor)
     if replace:
@@ -1387,11 +1389,8 @@ class Directory:
         try:
             sync(tree)
             sync(self.root_fd)
-            now = look(tree, self.name)
-            if now is None or now.st_ino != self.was["inode"]:
-                raise Moved("{} was replaced by another directory while it was moved".format(self.path))
             if contents(self.aside) != before:
-                raise Moved("{} was written to while it was moved".format(self.path))
+                raise Moved("{} was written to, or is another directory, since it was looked at".format(self.path))
             self.unused(self.aside)
         except Exception as error:
             self.bring_back(tree, error)

@@ -205,12 +205,12 @@ CHECK = Check(
                              east  5   s-1            migrating  5
             nova_instance_actions         cell  id  instance_uuid  action  start_time
                                           east  70  s-1            delete  -3h
-                                          east  71  s-2            reboot  -61m
+                                          east  71  s-2            reboot  -5m
                                           west  70  s-3            reboot  -2d
             nova_instance_actions_events  cell  id  action_id  event                       start_time  finish_time
                                           east  80  70         compute_reboot_instance     -2h         -
-                                          east  81  70         compute_terminate_instance  -62m        -61m
-                                          east  82  71         compute_reboot_instance     -61m        -
+                                          east  81  70         compute_terminate_instance  -10m        -9m
+                                          east  82  71         compute_reboot_instance     -5m         -
                                           west  80  70         compute_reboot_instance     -2d         -
             libvirt_domains  host  uuid  state    id  persistent
                              c1    s-1   running  7   true

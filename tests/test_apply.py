@@ -1,0 +1,314 @@
+"""Apply: gates, keeps, freezes, the journal, a kill at every step, undo."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudfsck import acts, apply, journal, plan
+from cloudfsck.acts.domain import Pause
+from cloudfsck.journal import Journal
+from cloudfsck.model import Act, Moved, Outcomeless, Refused, Trouble
+from cloudfsck.state import State
+from tests.tiny import Cloud
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    return Cloud(tmp_path)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing after it is done."""
+
+
+def test_repairs_step_by_step_to_the_end_and_holds_in_between(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, ladder={"paused": 0, "stopped": 0})
+    assert cloud.faults() == {"c1/s-1": "proven", "c2/s-3": "proven"}
+    assert cloud.apply(cloud.plan()) == [("done", "s-1"), ("done", "s-3")]
+    assert cloud.states() == {"s-1": "paused", "s-2": "running", "s-3": "paused"}
+    assert cloud.faults() == {}
+    assert {hold.rung for hold in cloud.state.holds()} == {"paused"}
+    assert cloud.apply(cloud.plan()) == [("done", "s-1"), ("done", "s-3")]
+    assert cloud.states() == {"s-1": "shutoff", "s-2": "running", "s-3": "shutoff"}
+    assert [str(entry.act) for entry in cloud.plan().entries] == []  # only purge goes on
+    assert cloud.apply(cloud.plan(purge=True)) == [("done", "s-1"), ("done", "s-3")]
+    assert cloud.states() == {"s-2": "running"}
+    assert cloud.state.holds() == []
+
+
+def test_what_stands_on_a_rung_waits_for_its_time(cloud: Cloud) -> None:
+    cloud.apply(cloud.plan())
+    cloud.judge()
+    assert cloud.plan().entries == ()
+
+
+def test_before_a_second_whole_reading_only_exact_undoes(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, ladder={"paused": 0})
+    first = cloud.plan()
+    assert [entry.act.undoing for entry in first.entries] == ["exact", "exact"]
+    cloud.apply(first)
+    cloud.state.accept_restore()  # forgets the readings
+    made = cloud.plan()
+    assert made.entries == ()
+    assert {one.why for one in made.left_out} == {"before the whole cloud was read twice, only what can be undone exactly is done"}
+
+
+def test_gate_refuses_what_is_gone_or_in_flight_by_now(cloud: Cloud) -> None:
+    made = cloud.plan()
+    cloud.truth.db.execute("DELETE FROM libvirt_domains WHERE uuid = 's-1'")
+    cloud.truth.db.execute("INSERT INTO nova_build_requests (instance_uuid) VALUES ('s-3')")
+    assert cloud.apply(made) == [("moved", "s-1"), ("moved", "s-3")]
+    assert cloud.sent == []
+
+
+def test_gate_refuses_what_is_not_as_it_was_planned(cloud: Cloud) -> None:
+    made = cloud.plan()
+    cloud.truth.db.execute("UPDATE libvirt_domains SET id = 70 WHERE uuid = 's-1'")
+    assert cloud.apply(made) == [("moved", "s-1"), ("done", "s-3")]
+    assert [act.server for act in cloud.sent] == ["s-3"]
+
+
+def test_gate_refuses_when_someone_who_could_acquit_is_not_heard_any_more(cloud: Cloud) -> None:
+    made = cloud.plan()
+    cloud.truth.db.execute("UPDATE ledger SET whole = FALSE, why = 'lost' WHERE table_name = 'nova_migrations'")
+    assert cloud.apply(made) == [("moved", "s-1"), ("moved", "s-3")]
+
+
+def test_an_act_written_into_a_plan_by_hand_is_not_done(cloud: Cloud, tmp_path: Path) -> None:
+    made = cloud.plan()
+    healthy = replace(made.entries[0], act=Pause("c1", "s-2", 8, True), key="c1/s-2")
+    plan.save(replace(made, entries=(healthy,)), tmp_path / "plan.json")
+    assert cloud.apply(plan.load(tmp_path / "plan.json", "tiny", ["libvirt-domain-of-deleted-server"])) == [("moved", "s-2")]
+    borrowed = replace(made.entries[0], act=Pause("c1", "s-2", 8, True))  # under the key of a real finding
+    assert cloud.apply(replace(made, entries=(borrowed,))) == [("moved", "s-2")]
+    assert cloud.sent == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern"), [("id", "s-3"), ("project", "p-2"), ("host", "c2"), ("name", "db-*"), ("tag", "precious")]
+)
+def test_a_keep_is_honoured_in_the_plan_and_at_the_act(cloud: Cloud, kind: str, pattern: str) -> None:
+    made = cloud.plan()
+    number = cloud.state.keep(kind, pattern, "because", None)
+    assert cloud.apply(made) == [("done", "s-1"), ("moved", "s-3")]
+    assert [one.why for one in cloud.plan().left_out] == [f"kept ({kind} {pattern}): because"]
+    assert cloud.state.unkeep(number)
+    assert cloud.apply(cloud.plan()) == [("done", "s-3")]
+
+
+def test_an_unknown_outcome_freezes_the_case_and_nothing_is_sent_again(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(act: Act) -> None:
+        if act.server == "s-1":
+            raise Outcomeless("the connection broke")
+
+    cloud.after_send = lose
+    assert cloud.apply(cloud.plan()) == [("unknown", "s-1"), ("done", "s-3")]
+    made = cloud.plan()
+    assert made.entries == ()
+    assert "not known" in made.left_out[0].why
+    cloud.after_send = lambda act: None
+    _pass(monkeypatch, apply.FREEZE)
+    assert [str(entry.act) for entry in cloud.plan().entries] == ["hold domain s-1 on c1 as it is, paused"]
+    assert cloud.apply(cloud.plan()) == [("done", "s-1")]
+    assert cloud.faults() == {}
+
+
+def test_a_race_that_the_host_sees_is_lost_by_us(cloud: Cloud) -> None:
+    def race(act: Act) -> None:
+        raise Moved("its id is 70") if act.server == "s-1" else Refused("a job runs")
+
+    cloud.before_send = race
+    assert cloud.apply(cloud.plan()) == [("moved", "s-1"), ("refused", "s-3")]
+    assert cloud.state.holds() == []
+
+
+def test_a_failure_stops_the_run(cloud: Cloud) -> None:
+    def fail(act: Act) -> None:
+        raise Trouble("no space left")
+
+    cloud.before_send = fail
+    with pytest.raises(Trouble, match="failed, and nothing was changed by it: no space left"):
+        cloud.apply(cloud.plan())
+    (entry, ) = _journal(cloud)
+    assert (entry.outcome, entry.why) == ("failed", "no space left")
+
+
+def test_an_act_that_does_something_else_stops_the_run_and_is_frozen(cloud: Cloud) -> None:
+    def spoil(act: Act) -> None:
+        cloud.truth.db.execute("UPDATE libvirt_domains SET state = 'crashed' WHERE uuid = ?", [act.server])
+
+    cloud.after_send = spoil
+    with pytest.raises(Trouble, match="did not do what it declares.*should be c1 s-1 i-1 paused"):
+        cloud.apply(cloud.plan())
+    assert list(cloud.state.frozen()) == ["s-1"]
+    assert len(cloud.sent) == 1
+
+
+def test_undo_takes_back_the_last_first_and_only_once(cloud: Cloud) -> None:
+    before = cloud.states()
+    cloud.apply(cloud.plan())
+    (run, ) = journal.runs(cloud.state.folder)
+    done = list(apply.undo(journal.read(cloud.state.folder, run), cloud.state, cloud.means))
+    assert [(one.outcome, str(one.entry.act)) for one in done] == [
+        ("done", "resume domain s-3 on c2"), ("done", "resume domain s-1 on c1"),
+    ]  # fmt: skip
+    assert cloud.states() == before
+    assert cloud.state.holds() == []
+    assert [entry.undone_by is not None for entry in journal.read(cloud.state.folder, run)] == [True, True]
+    again = list(apply.undo(journal.read(cloud.state.folder, run), cloud.state, cloud.means))
+    assert [one.outcome for one in again] == ["moved", "moved"]
+
+
+def test_undo_of_a_stop_brings_back_the_rung_and_its_time(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, ladder={"paused": 0})
+    cloud.apply(cloud.plan())
+    paused = {hold.server: hold.since for hold in cloud.state.holds()}
+    cloud.judge()
+    cloud.apply(cloud.plan())
+    last = journal.runs(cloud.state.folder)[-1]
+    entries = [entry for run in journal.runs(cloud.state.folder) for entry in journal.read(cloud.state.folder, run)
+               if entry.act.kind == "domain.stop"]  # fmt: skip
+    assert last
+    assert {one.outcome for one in apply.undo(entries, cloud.state, cloud.means)} == {"done"}
+    assert {hold.server: hold.since for hold in cloud.state.holds()} == paused
+    assert set(cloud.states().values()) == {"running", "paused"}
+
+
+def test_undo_does_not_trample_what_happened_since(cloud: Cloud) -> None:
+    cloud.apply(cloud.plan())
+    cloud.truth.db.execute("UPDATE libvirt_domains SET state = 'running', id = 99 WHERE uuid = 's-1'")
+    (run, ) = journal.runs(cloud.state.folder)
+    done = list(apply.undo(journal.read(cloud.state.folder, run), cloud.state, cloud.means))
+    assert [(one.outcome, one.entry.act.server) for one in done] == [("done", "s-3"), ("moved", "s-1")]
+
+
+def test_a_hold_ends_when_the_object_is_gone_or_acquitted(cloud: Cloud) -> None:
+    cloud.apply(cloud.plan())
+    cloud.truth.db.execute("DELETE FROM libvirt_domains WHERE uuid = 's-1'")
+    cloud.truth.db.execute("UPDATE nova_instances SET deleted = 0, deleted_at = NULL WHERE uuid = 's-3'")
+    verdict = cloud.judge()
+    assert [(hold.server, why.split(";")[0]) for hold, why in verdict.acquitted] == [
+        ("s-3", "nothing condemns it any more")
+    ]
+    assert [hold.server for hold in cloud.state.holds()] == ["s-3"]
+
+
+STEPS = 8
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("step", range(STEPS))
+def test_a_kill_at_any_step_loses_nothing_and_sends_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, after: bool
+) -> None:
+    """Killed right before or after the nth thing that leaves the process: a line of the journal, an order to a host,
+    a write to the store.  Then the run is begun again, and again when the freeze is over."""
+    cloud = Cloud(tmp_path)
+    made = cloud.plan()
+    count = 0
+
+    def at(original: Any) -> Any:
+        def stepping(*given: Any, **named: Any) -> Any:
+            nonlocal count
+            mine, count = count, count + 1
+            if mine == step and not after:
+                raise Killed
+            result = original(*given, **named)
+            if mine == step and after:
+                raise Killed
+            return result
+
+        return stepping
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "_write", at(Journal._write))
+        patched.setattr(State, "hold", at(State.hold))
+        patched.setattr(cloud, "send", at(cloud.send))
+        with pytest.raises(Killed):
+            cloud.apply(made)
+    assert count <= STEPS + 1
+    cloud.apply(made)
+    assert len(cloud.sent) == len({act.server for act in cloud.sent}), "an act was sent twice"
+    assert not list(journal.broken_off(cloud.state.folder))
+    _pass(monkeypatch, apply.FREEZE)
+    cloud.apply(cloud.plan())
+    assert cloud.faults() == {}
+    assert cloud.states() == {"s-1": "paused", "s-2": "running", "s-3": "paused"}
+    assert {hold.server for hold in cloud.state.holds()} == {"s-1", "s-3"}
+
+
+def test_the_steps_are_all_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud, count = Cloud(tmp_path), 0
+
+    def counting(original: Any) -> Any:
+        def step(*given: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            return original(*given, **named)
+
+        return step
+
+    made = cloud.plan()
+    monkeypatch.setattr(Journal, "_write", counting(Journal._write))
+    monkeypatch.setattr(State, "hold", counting(State.hold))
+    monkeypatch.setattr(cloud, "send", counting(cloud.send))
+    cloud.apply(made)
+    assert count == STEPS + 1  # the head of the journal, and four for each of two acts
+
+
+def test_a_torn_line_of_the_journal_says_nothing(cloud: Cloud) -> None:
+    cloud.apply(cloud.plan())
+    (run, ) = journal.runs(cloud.state.folder)
+    path = cloud.state.folder / "journal" / f"{run}.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"at": "2026-01-01 00:00:00Z", "event": "begin", "n": 3, "che')
+    assert [entry.outcome for entry in journal.read(cloud.state.folder, run)] == ["done", "done"]
+
+
+def test_every_act_is_in_the_journal_with_what_was_seen(cloud: Cloud) -> None:
+    cloud.apply(cloud.plan())
+    (run, ) = journal.runs(cloud.state.folder)
+    lines = [json.loads(line) for line in (cloud.state.folder / "journal" / f"{run}.jsonl").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["run", "begin", "done", "begin", "done"]
+    assert acts.from_json(lines[1]["act"]) == cloud.sent[0]
+    assert lines[2]["saw"] == {"saved": "/var/lib/cloudfsck/domains/x"}
+
+
+def test_plans_are_refused_in_a_sentence(cloud: Cloud, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    known = ["libvirt-domain-of-deleted-server"]
+    plan.save(cloud.plan(), path)
+    whole = json.loads(path.read_text())
+    for spoilt, said in (
+        ({**whole, "cloud": "other"}, "is for the cloud 'other', and this is 'tiny'"),
+        ({**whole, "schema_version": 99}, "another version"),
+        ({**whole, "acts": [{**whole["acts"][0], "check": "nope"}]}, "names a check that does not exist: nope"),
+        ({**whole, "acts": [{**whole["acts"][0], "act": {"act": "domain.explode"}}]}, "there is no act 'domain.explode'"),
+        ({**whole, "acts": [{**whole["acts"][0], "act": {"act": "domain.pause"}}]}, "is not as cloudfsck writes it"),
+        ({"schema_version": 1}, "is not as cloudfsck writes it: KeyError 'cloud'"),
+    ):
+        path.write_text(json.dumps(spoilt))
+        with pytest.raises(Trouble, match=said):
+            plan.load(path, "tiny", known)
+    path.write_text("{")
+    with pytest.raises(Trouble, match="is not JSON"):
+        plan.load(path, "tiny", known)
+
+
+def _journal(cloud: Cloud) -> list[journal.Entry]:
+    (run, ) = journal.runs(cloud.state.folder)
+    return journal.read(cloud.state.folder, run)
+
+
+def _pass(monkeypatch: pytest.MonkeyPatch, time: dt.timedelta) -> None:
+    """Let the time pass."""
+    later = dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0) + time + dt.timedelta(minutes=1)
+    for module in ("state", "apply", "proof"):
+        monkeypatch.setattr(f"cloudfsck.{module}.utcnow", lambda: later)
