@@ -3,12 +3,12 @@
 A line at the outer margin opens a table: its name, then its columns.  A deeper line is a row of it.  Words stand for
 themselves, `-` for NULL, `[a,b]` for a list, and -2h (s, m, h, d) for a time that long before NOW.  More lines:
 
-    hosts cell1  c1 c2        c1 and c2 are hosts of cell1: mapped, with a live nova-compute, and a file system of their own
+    hosts cell1  c1 c2        c1 and c2 are hosts of cell1: mapped, with a live nova-compute and a disk of their own
     lost  libvirt_domains c2  that part of that table could not be read
     clock host:c2  -5m        the clock of c2 is five minutes slow; cell:cell1 is the clock of a cell's database
 
-What is not named was read, and is empty.  The cells that are named are Nova's cells; the newest change in a directory is
-when it changed.
+What is not named was read, and is empty.  The cells that are named are Nova's cells; the newest change in a directory
+is when it changed.
 """
 
 from __future__ import annotations
@@ -48,8 +48,11 @@ class World:
         """The parts in which its tables come, by what they are parts of."""
         cells, hosts = _parts(self.rows, "cell") or {"cell1"}, _parts(self.rows, "host")
         return {
-            "cloud": frozenset({""}), "api": frozenset({tables.API}), "cell": frozenset(cells), "host": frozenset(hosts),
-        }  # fmt: skip
+            "cloud": frozenset({""}),
+            "api": frozenset({tables.API}),
+            "cell": frozenset(cells),
+            "host": frozenset(hosts),
+        }
 
 
 def build(world: str) -> Snapshot:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from tests.bed import Hypervisor, Hypervisors, MariaDB, PostgreSQL
 from tests.bed.databases import Account
+from tests.bed.hypervisors import measure
 
 NAME = "real"
 ROOT = Path(__file__).resolve().parents[1]
@@ -318,10 +319,6 @@ class User:
         path.write_text(json.dumps(made))
         return path
 
-    def last_run(self) -> str:
-        """The run that acted last."""
-        return str(self("undo").data[-1]["run"])
-
 
 def secrets_in(folder: Path, said: Iterable[str]) -> list[str]:
     """Where one of the secrets stands, however it is spelled: in the files of a folder, or in what was printed."""
@@ -337,6 +334,13 @@ def secrets_in(folder: Path, said: Iterable[str]) -> list[str]:
 def place(server: Database, name: str, account: str = "") -> str:
     """Where a database is, as Nova would write it; `account` is user:password."""
     return f"{server.nova_driver}://{account}{'@' if account else ''}127.0.0.1:{server.port}/{name}"
+
+
+def measured(host: Hypervisor, path: str) -> list[Any]:
+    """A file of a host as Hypervisor.facts shows it."""
+    found = json.loads(json.dumps(measure(host.path(path))))
+    assert isinstance(found, list)
+    return found
 
 
 def rows_of(server: MariaDB, name: str) -> str:

@@ -11,31 +11,25 @@ import asyncssh
 import pytest
 import sqlalchemy as sa
 
-from tests.bed import Hypervisors, MariaDB, Missing, PostgreSQL
+from tests.bed import Hypervisors, MariaDB, PostgreSQL
 
 pytestmark = pytest.mark.real
 
 
 @pytest.fixture(scope="module")
 def hypervisors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hypervisors]:
-    try:
-        with Hypervisors(tmp_path_factory.mktemp("hypervisors")) as hypervisors:
-            yield hypervisors
-    except Missing as missing:
-        pytest.skip(str(missing))
+    with Hypervisors(tmp_path_factory.mktemp("hypervisors")) as hypervisors:
+        yield hypervisors
 
 
 @pytest.fixture(scope="module", params=[MariaDB, PostgreSQL])
 def database(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[MariaDB | PostgreSQL]:
-    try:
-        with request.param(tmp_path_factory.mktemp("database")) as database:
-            database.create("nova_api", "nova_api")
-            database.create("nova_cell1", "nova_cell")
-            yield database
-    except Missing as missing:
-        pytest.skip(str(missing))
+    with request.param(tmp_path_factory.mktemp("database")) as database:
+        database.create("nova_api", "nova_api")
+        database.create("nova_cell1", "nova_cell")
+        yield database
 
 
 def test_five_hosts_answer_over_ssh_as_who_they_are(hypervisors: Hypervisors) -> None:
@@ -185,12 +179,9 @@ def test_a_database_can_go_and_come_back(database: MariaDB | PostgreSQL) -> None
 
 
 def test_mariadbs_certificate_holds_for_this_machine(tmp_path: Path) -> None:
-    try:
-        with MariaDB(tmp_path / "named", tls=["127.0.0.1", "localhost"]) as database:
-            verified = ssl.create_default_context(cafile=database.ca)
-            engine = sa.create_engine(database.url(""), connect_args={"ssl": verified})
-            with engine.connect() as connection:
-                cipher = connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()
-            assert cipher[1].startswith("TLS_")
-    except Missing as missing:
-        pytest.skip(str(missing))
+    with MariaDB(tmp_path / "named", tls=["127.0.0.1", "localhost"]) as database:
+        verified = ssl.create_default_context(cafile=database.ca)
+        engine = sa.create_engine(database.url(""), connect_args={"ssl": verified})
+        with engine.connect() as connection:
+            cipher = connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()
+        assert cipher[1].startswith("TLS_")

@@ -24,7 +24,7 @@ from cloudfsck.model import Piece, Scope
 from cloudfsck.snapshot import Snapshot
 from cloudfsck.sources import nova
 from cloudfsck.sources.database import Database, Login, Unreadable
-from tests.bed import MariaDB, Missing, PostgreSQL
+from tests.bed import MariaDB, PostgreSQL
 from tests.bed.databases import Account, free_port
 from tests.bed.programs import await_true, run
 
@@ -440,11 +440,8 @@ def account(server: MariaDB | PostgreSQL, user: str) -> Login:
 
 
 def start(kind: type[MariaDB] | type[PostgreSQL], directory: Path, **options: Any) -> Iterator[Any]:
-    try:
-        with kind(directory, **options) as server:
-            yield server
-    except Missing as missing:
-        pytest.skip(str(missing))
+    with kind(directory, **options) as server:
+        yield server
 
 
 @pytest.fixture(scope="module", params=[MariaDB, PostgreSQL], ids=["mariadb", "postgresql"])

@@ -14,13 +14,13 @@ from importlib.resources import files
 
 import duckdb
 import pytest
-from cloudfsck.snapshot import Snapshot
 from sqlglot import exp, parse, parse_one
 
+from cloudfsck.snapshot import Snapshot
 from tests import worlds
 from tests.worlds import CHECKS
 
-VIEWS: dict[str, exp.Expression] = {
+VIEWS: dict[str, exp.Expr] = {
     created.this.name: created.expression
     for created in parse(files("cloudfsck").joinpath("views.sql").read_text(encoding="utf-8"), dialect="duckdb")
     if isinstance(created, exp.Create)
@@ -30,11 +30,13 @@ VIEWS: dict[str, exp.Expression] = {
 EQUIVALENT: dict[tuple[str, str], str] = {
     (
         "held_domains",
-        "h.kind = 'domain'  [in and d.state = CASE h.rung WHEN 'paused' THEN 'paused' WHEN 'stopped' THEN 'shutoff' END]",
+        "h.kind = 'domain'  [in and d.state = CASE h.rung WHEN 'paused' THEN 'paused' "
+        "WHEN 'stopped' THEN 'shutoff' END]",
     ): "only a domain can stand on a rung named paused or stopped",
     (
         "domain_obstacles",
-        "NOT h.rung IS NULL  [in and NOT EXISTS(SELECT 1 FROM held_domains AS o WHERE o.host = d.host AND o.server = d.uuid)]",
+        "NOT h.rung IS NULL  [in and NOT EXISTS(SELECT 1 FROM held_domains AS o "
+        "WHERE o.host = d.host AND o.server = d.uuid)]",
     ): "without a rung the sentence is NULL, and NULL is no obstacle; it only keeps the view small",
 }
 
@@ -50,7 +52,7 @@ class Mutant:
     sql: str
 
 
-def mutants(of: str, tree: exp.Expression) -> Iterator[Mutant]:
+def mutants(of: str, tree: exp.Expr) -> Iterator[Mutant]:
     for number, node in enumerate(tree.walk()):
         for without, change in _changes(node):
             copy = tree.copy()
@@ -61,10 +63,10 @@ def mutants(of: str, tree: exp.Expression) -> Iterator[Mutant]:
 class Change:
     """Replace a node by one of its own parts, or by a value."""
 
-    def __init__(self, keep: str | None = None, value: exp.Expression | None = None, branch: int | None = None) -> None:
+    def __init__(self, keep: str | None = None, value: exp.Expr | None = None, branch: int | None = None) -> None:
         self.keep, self.value, self.branch = keep, value, branch
 
-    def __call__(self, node: exp.Expression, root: exp.Expression) -> exp.Expression:
+    def __call__(self, node: exp.Expr, root: exp.Expr) -> exp.Expr:
         if self.branch is not None:
             branches = node.args["ifs"]
             if len(branches) > 1:
@@ -84,7 +86,7 @@ class Change:
         return root
 
 
-def _changes(node: exp.Expression) -> Iterator[tuple[str, Change]]:
+def _changes(node: exp.Expr) -> Iterator[tuple[str, Change]]:
     if isinstance(node, exp.And | exp.Or):
         yield f"{_short(node.expression)}  [in {node.key} {_short(node.this)}]", Change(keep="this")
         yield f"{_short(node.this)}  [in {node.key} {_short(node.expression)}]", Change(keep="expression")
@@ -98,26 +100,26 @@ def _changes(node: exp.Expression) -> Iterator[tuple[str, Change]]:
         yield f"{_short(node)}  [all of its {node.parent.key if node.parent else ''}]", Change(value=exp.true())
 
 
-def _is_whole_condition(node: exp.Expression) -> bool:
+def _is_whole_condition(node: exp.Expr) -> bool:
     parent = node.parent
     if isinstance(parent, exp.Where | exp.Having):
         return node.arg_key == "this"
     return isinstance(parent, exp.Join) and node.arg_key == "on"
 
 
-def _short(node: exp.Expression) -> str:
+def _short(node: exp.Expr) -> str:
     text = node.sql(dialect="duckdb")
     return text if len(text) <= 110 else f"{text[:70]} … {text[-36:]}"
 
 
-def names(tree: exp.Expression) -> set[str]:
+def names(tree: exp.Expr) -> set[str]:
     """The views of ours that a query reads, through other views too."""
     direct = {table.name for table in tree.find_all(exp.Table)} & set(VIEWS)
     return direct | {deeper for view in direct for deeper in names(VIEWS[view])}
 
 
 @cache
-def query(name: str) -> exp.Expression:
+def query(name: str) -> exp.Expr:
     return parse_one(CHECKS[name].query, dialect="duckdb")
 
 

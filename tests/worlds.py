@@ -5,6 +5,7 @@ A world is built once.  Who changes it does so inside `supposing`.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from cloudfsck import checking, checks, scenario, tables
 from cloudfsck.model import Act, Answer, Check, Finding, Scenario
 from cloudfsck.snapshot import Snapshot
@@ -59,7 +61,8 @@ def together() -> tuple[Snapshot, ...]:
 
     No name of a host, a cell or a server occurs in two of them, so that they cannot touch each other.
     """
-    apart, rows, clocks = [], scenario.Rows(), {}
+    apart, rows = [], scenario.Rows()
+    clocks: dict[str, dt.datetime] = {}
     for number, text in enumerate(ALL.values()):
         world = _renamed(scenario.read(text), number)
         if "settings" in world.rows or world.lost:
@@ -77,7 +80,8 @@ def _at_once(world: scenario.World) -> Snapshot:
     for table in tables.TABLES:
         names = [column.name for column in table.columns]
         many = world.rows.get(table.name, [])
-        given = pa.table({name: pa.array([scenario.value(row.get(name)) for row in many], pa.string()) for name in names})
+        words = {name: [scenario.value(row.get(name)) for row in many] for name in names}
+        given = pa.table({name: pa.array(column, pa.string()) for name, column in words.items()})
         snapshot.db.register("given", given)
         values = ", ".join(f'CAST("{column.name}" AS {column.type})' for column in table.columns)
         snapshot.db.execute(f"INSERT INTO {table.name} SELECT {values} FROM given")
@@ -167,6 +171,12 @@ def contents(snapshot: Snapshot) -> dict[str, list[str]]:
 
 def answer(name: str, snapshot: Snapshot) -> Answer:
     return checking.run(name, CHECKS[name], snapshot)
+
+
+@cache
+def full(name: str, world: str) -> Answer:
+    """What a check says of a world as it is."""
+    return answer(name, built(world))
 
 
 def by_key(findings: Iterable[Finding]) -> list[Finding]:

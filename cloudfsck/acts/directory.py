@@ -68,7 +68,8 @@ class Quarantine:
         db.execute(f"DELETE FROM instance_dirs WHERE {here}", given)
         aside = _aside(was.path, self.entry)
         db.execute(
-            "INSERT INTO quarantine (host, entry, server, path, was_path, inode, bytes, files, newest, \"at\", manifest_ok)"
+            "INSERT INTO quarantine"
+            ' (host, entry, server, path, was_path, inode, bytes, files, newest, "at", manifest_ok)'
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT max(finished) FROM ledger), TRUE)",
             [self.host, self.entry, self.server, aside, was.path, was.inode, was.bytes, was.files, was.newest],
         )

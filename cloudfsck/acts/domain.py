@@ -35,7 +35,10 @@ class Pause:
         return Resume(self.host, self.server, self.run)
 
     def effect(self, db: Any) -> None:
-        one_row(db, self, None, "UPDATE libvirt_domains SET state = 'paused'", "state = 'running' AND id = $run", run=self.run)
+        one_row(
+            db, self, None, "UPDATE libvirt_domains SET state = 'paused'", "state = 'running' AND id = $run",
+            run=self.run,
+        )  # fmt: skip
         moved_on(db, self, "domain", None, Standing("paused"))
 
     def __str__(self) -> str:
@@ -62,7 +65,10 @@ class Resume:
         return None
 
     def effect(self, db: Any) -> None:
-        one_row(db, self, Standing("paused"), "UPDATE libvirt_domains SET state = 'running'", "state = 'paused' AND id = $run", run=self.run)
+        one_row(
+            db, self, Standing("paused"), "UPDATE libvirt_domains SET state = 'running'",
+            "state = 'paused' AND id = $run", run=self.run,
+        )  # fmt: skip
         moved_on(db, self, "domain", Standing("paused"), None)
 
     def __str__(self) -> str:
@@ -159,7 +165,7 @@ class Stop:
             db, self, Standing("paused"), "UPDATE libvirt_domains SET state = 'shutoff', id = NULL",
             "state = 'paused' AND id = $run", run=self.run,
         )  # fmt: skip
-        db.execute("DELETE FROM qemu_processes WHERE host = $host AND uuid = $uuid", {"host": self.host, "uuid": self.server})
+        db.execute("DELETE FROM qemu_processes WHERE host = ? AND uuid = ?", [self.host, self.server])
         moved_on(db, self, "domain", Standing("paused", self.since), Standing("stopped"))
 
     def __str__(self) -> str:

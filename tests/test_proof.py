@@ -1,0 +1,142 @@
+"""Proof: what has settled, what is too much, what was not the same when read again, and what stops all repairs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+
+from cloudfsck import config, scenario
+from cloudfsck.model import Scope
+from cloudfsck.snapshot import Snapshot
+from tests.tiny import ZOMBIE, Cloud
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Cloud:
+    return Cloud(tmp_path)
+
+
+def settling(cloud: Cloud) -> None:
+    cloud.config = cloud.config.model_copy(update={"proof": config.Proof()})
+
+
+def whys(cloud: Cloud) -> set[str]:
+    return {finding.why for finding in cloud.judge().findings}
+
+
+def test_a_fault_must_last_by_the_clock_that_dated_it(cloud: Cloud) -> None:
+    settling(cloud)
+    assert set(cloud.faults().values()) == {"proven"}
+    cloud.truth.db.execute("UPDATE nova_instances SET deleted_at = $at WHERE uuid = 's-1'", {"at": scenario.NOW})
+    assert cloud.faults() == {"c1/s-1": "seen", "c2/s-3": "proven"}
+    assert "it is 0 s old, and counts after 1 h" in whys(cloud)
+
+
+def test_a_date_to_come_is_no_age(cloud: Cloud) -> None:
+    settling(cloud)
+    tomorrow = scenario.NOW + dt.timedelta(days=1)
+    cloud.truth.db.execute("UPDATE nova_instances SET deleted_at = $at WHERE uuid = 's-1'", {"at": tomorrow})
+    assert cloud.faults()["c1/s-1"] == "seen"
+
+
+def test_without_a_date_it_lasts_from_when_we_first_saw_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud = Cloud(tmp_path, """
+        hosts cell1      c1 c2
+        nova_instances   cell   id  uuid  host  deleted  vm_state
+                         cell1  1   s-1   c2    0        active
+        nova_instance_mappings  instance_uuid  cell_id
+                                s-1            cell1
+        nova_migrations  cell   id  instance_uuid  migration_type  status  source_compute  dest_compute  deleted  updated_at
+                         cell1  5   s-1            evacuation      done    c1              c2            0        -2h
+        libvirt_domains  host  uuid  state    id  persistent  name  xml_sha256
+                         c1    s-1   running  7   true        i-1   d1
+                         c2    s-1   running  8   true        i-1   d1
+    """)  # fmt: skip
+    settling(cloud)
+    assert cloud.faults() == {"c1/s-1": "seen"}
+    now = dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0) + dt.timedelta(minutes=11)
+    for module in ("state", "proof"):
+        monkeypatch.setattr(f"cloudfsck.{module}.utcnow", lambda: now)
+    assert cloud.faults() == {"c1/s-1": "proven"}
+
+
+def test_what_is_not_the_same_when_read_again_is_not_proven(cloud: Cloud) -> None:
+    def restless(scope: Scope) -> tuple[Snapshot, Snapshot]:
+        before = cloud.copy()
+        cloud.truth.db.execute("UPDATE libvirt_domains SET id = id + 1 WHERE uuid = 's-1'")
+        return before, cloud.copy()
+
+    cloud.prove = restless  # type: ignore[method-assign]
+    assert cloud.faults() == {"c1/s-1": "seen", "c2/s-3": "proven"}
+    assert "it was not there, or not the same, when it was read again" in whys(cloud)
+
+
+def test_too_many_findings_and_none_is_repaired(cloud: Cloud) -> None:
+    cloud.config = cloud.config.model_copy(
+        update={"limits": {"libvirt-domain-of-deleted-server": config.Limit(count=1)}}
+    )
+    assert set(cloud.faults().values()) == {"seen"}
+    assert cloud.plan().entries == ()
+    assert "found 2 in 24 hours, and more than 1 means an outage" in next(iter(whys(cloud)))
+
+
+def test_too_large_a_share_and_none_is_repaired(tmp_path: Path) -> None:
+    rows = "\n".join(f"                     cell1  {n}   t-{n}   c1    {n}        -2d         x  p" for n in range(10, 20))
+    domains = "\n".join(f"                     c1    t-{n}   running  {n}   true        i-{n}   d" for n in range(10, 20))
+    world = ZOMBIE.replace("    nova_instance_mappings", rows + "\n    nova_instance_mappings").replace(
+        "    qemu_processes", domains + "\n    qemu_processes"
+    )
+    cloud = Cloud(tmp_path, world)
+    assert set(cloud.faults().values()) == {"seen"}
+    assert "found 12 of 13, and more than 10%" in next(iter(whys(cloud)))
+
+
+def test_repairs_of_a_day_count_together(cloud: Cloud) -> None:
+    cloud.config = cloud.config.model_copy(
+        update={"limits": {"libvirt-domain-of-deleted-server": config.Limit(count=2)}}
+    )
+    cloud.apply(cloud.plan())
+    cloud.truth.db.execute("UPDATE nova_instances SET deleted = 2, deleted_at = '2025-12-30' WHERE uuid = 's-2'")
+    assert cloud.faults() == {"c1/s-2": "seen"}
+
+
+def test_a_database_that_was_restored_is_noticed_by_an_id_that_is_another(cloud: Cloud) -> None:
+    cloud.judge()
+    cloud.truth.db.execute("UPDATE nova_instances SET uuid = 'other' WHERE id = 2")
+    made = cloud.plan()
+    assert made.entries == ()
+    assert "in cell1 instance 2 is other, and was s-2: its database was restored" in made.stops[0]
+    assert cloud.plan().entries == ()  # until a person says so
+    cloud.state.accept_restore()
+    assert len(cloud.plan().entries) == 2
+
+
+def test_a_database_that_was_restored_is_noticed_by_what_is_gone(cloud: Cloud) -> None:
+    cloud.judge()
+    cloud.truth.db.execute("DELETE FROM nova_instances WHERE id = 3")
+    assert "instance 3 (s-3) is gone, neither archived nor purged" in cloud.plan().stops[0]
+
+
+def test_what_was_archived_or_purged_is_no_sign_of_a_restore(cloud: Cloud) -> None:
+    cloud.judge()
+    cloud.truth.db.execute("INSERT INTO nova_shadow_instances (cell, id, uuid, deleted) VALUES ('cell1', 3, 's-3', 3)")
+    cloud.truth.db.execute("DELETE FROM nova_instances WHERE id = 3")  # archived
+    cloud.truth.db.execute("DELETE FROM nova_instances WHERE id = 1")  # purged: no older row is left
+    assert cloud.plan().stops == ()
+
+
+def test_an_authority_that_is_empty_stops_repairs(cloud: Cloud) -> None:
+    cloud.truth.db.execute("UPDATE libvirt_domains SET nova = TRUE")
+    cloud.truth.db.execute("DELETE FROM nova_instance_mappings")
+    assert cloud.plan().stops == ("Nova's API database maps no server at all, and the cells hold 1",)
+    cloud.truth.db.execute("DELETE FROM nova_instances")
+    stops = cloud.plan().stops
+    assert any("hold no server at all, and the hypervisors run some" in stop for stop in stops)
+
+
+def test_a_clock_that_steps_back_stops_repairs(cloud: Cloud) -> None:
+    cloud.judge()
+    cloud.truth.db.execute("UPDATE ledger SET clock = clock - INTERVAL 1 HOUR WHERE per = 'cell'")
+    assert "the clock of cell:cell1 stepped back" in cloud.plan().stops[0]
