@@ -1,7 +1,7 @@
 """Carry out a plan: gate, act, verify, with the journal around each act.
 
-It is handed the function that reads a scope, so that what it looks at again is what the checks look at.  It never plans:
-an act that the checks would not plan now, on a fresh reading, is not done.
+It is handed the function that reads a scope, so that what it looks at again is what the checks look at.  It never
+plans: an act that the checks would not plan now, on a fresh reading, is not done.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ class Means:
     send: Send
 
 
-def apply(
-    made: plan.Plan, checks: Mapping[str, Check], config: Config, state: State, means: Means
-) -> Iterator[Done]:
+def apply(made: plan.Plan, checks: Mapping[str, Check], config: Config, state: State, means: Means) -> Iterator[Done]:
     """Do the acts of a plan, and yield how each ended.  Raises Trouble when the run must stop."""
     with state.lease() as lease:
         freeze_broken_off(state)
@@ -74,9 +72,7 @@ def apply(
             book.close()
 
 
-def undo(
-    entries: Sequence[journal.Entry], state: State, means: Means
-) -> Iterator[Done]:
+def undo(entries: Sequence[journal.Entry], state: State, means: Means) -> Iterator[Done]:
     """Take acts back, the last first, each guarded by what stands there now."""
     with state.lease() as lease:
         freeze_broken_off(state)
@@ -126,7 +122,9 @@ def _gate(
             why = "read again, its places do not show it any more, or not all of them answer"
         else:
             found = replace(found, first_seen=state.first_seen(entry.check, entry.key))
-            why = _why_not(entry, found, check, config, clocks, purge) or plan.kept_or_frozen(found, keeps, tagged, frozen)
+            why = _why_not(entry, found, check, config, clocks, purge) or plan.kept_or_frozen(
+                found, keeps, tagged, frozen
+            )
         if not why and exact_only and entry.act.undoing != "exact":
             why = "before the whole cloud was read twice, only what can be undone exactly is done"
         if not why and len(state.seen_today(entry.check)) > proof.most(entry.check, check, config):
@@ -213,7 +211,7 @@ def _move(entry: plan.Entry, state: State, run: str) -> None:
 
 #: What an act declares of the places that it touches, and what a fresh reading must show.
 _DECLARED = {
-    "libvirt_domains": "host, uuid, name, state, persistent",
+    "libvirt_domains": "host, uuid, state, persistent",
     "qemu_processes": "host, uuid",
     "instance_dirs": "host, name, kind, inode",
     "quarantine": "host, entry, server, inode, was_path",

@@ -1,7 +1,7 @@
 """The commands; the only module that prints or exits.
 
-The exit status is fsck's, a sum of bits: 0 clean, 1 faults corrected, 4 faults left, 8 something could not be read or done,
-16 usage, 32 cancelled.
+The exit status is fsck's, a sum of bits: 0 clean, 1 faults corrected, 4 faults left, 8 something could not be read or
+done, 16 usage, 32 cancelled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.syntax import Syntax
 from typer.exceptions import TyperException
 
-from cloudfsck import __version__, apply, checking, checks, config, demo, discover, journal, plan, proof, report, scenario
+from cloudfsck import (
+    __version__,
+    apply,
+    checking,
+    checks,
+    config,
+    demo,
+    discover,
+    journal,
+    plan,
+    proof,
+    report,
+    scenario,
+)
 from cloudfsck.acts import hypervisor
 from cloudfsck.config import Config
 from cloudfsck.model import Act, Check, Finding, Scope, Trouble
@@ -91,7 +104,8 @@ def _version(asked: bool) -> None:
 def _options(
     context: typer.Context,
     configuration: Annotated[
-        Path | None, typer.Option("--config", "-c", help="The configuration; else ./ or /etc/cloudfsck/ cloudfsck.toml.")
+        Path | None,
+        typer.Option("--config", "-c", help="The configuration; else ./ or /etc/cloudfsck/ cloudfsck.toml."),
     ] = None,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
 ) -> None:
@@ -106,8 +120,8 @@ class Session:
 
     def __init__(self, context: typer.Context) -> None:
         self.checks = checks.load()
-        self.path = config.find(context.obj)
         try:
+            self.path = config.find(context.obj)
             self.config: Config = config.load(self.path, frozenset(self.checks))
         except Trouble as error:
             err.print(f"cloudfsck: {error}", style="red", markup=False)
@@ -272,13 +286,11 @@ def purge(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     format: FormatOption = Format.text,
 ) -> int:
-    """Destroy what has stood on the last rung of its ladder past its time, proven again.  The only command that does."""
+    """Destroy what has stood on its last rung past its time, proven again.  The only command that destroys."""
     return _repair(Session(context), None, True, yes, dry_run, format)
 
 
-def _repair(
-    session: Session, plan_file: Path | None, purging: bool, yes: bool, dry_run: bool, format: Format
-) -> int:
+def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, dry_run: bool, format: Format) -> int:
     if plan_file is not None:
         made = plan.load(plan_file, session.config.cloud.name, session.active)
         if made.purge != purging:
@@ -311,8 +323,14 @@ def _repair(
     failed = any(one.outcome in ("failed", "unknown") for one in done)
     faults = left - corrected if plan_file is None and not purging else len(made.entries) - corrected
     if format is Format.text:
-        out.print(f"{corrected} of {len(made.entries)} acts done; `cloudfsck undo` lists what can be taken back", style="bold")
-    return (CORRECTED if corrected else CLEAN) + (LEFT if faults > 0 else CLEAN) + (status or (TROUBLE if failed else CLEAN))
+        out.print(
+            f"{corrected} of {len(made.entries)} acts done; `cloudfsck undo` lists what can be taken back", style="bold"
+        )
+    return (
+        (CORRECTED if corrected else CLEAN)
+        + (LEFT if faults > 0 else CLEAN)
+        + (status or (TROUBLE if failed else CLEAN))
+    )
 
 
 def _ask(session: Session, question: str) -> None:
@@ -321,7 +339,10 @@ def _ask(session: Session, question: str) -> None:
         raise Trouble("nobody is there to be asked; --yes agrees beforehand")
     if session.config.proof.settle_factor == 0:
         name = session.config.cloud.name
-        if typer.prompt(f"{question} Faults need not have lasted here; type the cloud's name ({name}) to go on") != name:
+        if (
+            typer.prompt(f"{question} Faults need not have lasted here; type the cloud's name ({name}) to go on")
+            != name
+        ):
             raise typer.Abort()
     else:
         typer.confirm(question, abort=True, err=True)
@@ -330,7 +351,9 @@ def _ask(session: Session, question: str) -> None:
 @app.command()
 def undo(
     context: typer.Context,
-    which: Annotated[str | None, typer.Argument(help="A run, or RUN/ACT; without it, what could be taken back.")] = None,
+    which: Annotated[
+        str | None, typer.Argument(help="A run, or RUN/ACT; without it, what could be taken back.")
+    ] = None,
     yes: Yes = False,
     format: FormatOption = Format.text,
 ) -> int:
@@ -353,16 +376,20 @@ def undo(
     means = session.means()
     if not yes:
         for entry in reversed(wanted):
-            err.print(f"{entry.name}  {entry.act.undo(entry.saw) or 'cannot be undone: ' + str(entry.act)}", markup=False)
+            err.print(
+                f"{entry.name}  {entry.act.undo(entry.saw) or 'cannot be undone: ' + str(entry.act)}", markup=False
+            )
         _ask(session, f"Take back these {len(wanted)} acts on {session.config.cloud.name}?")
     done: list[apply.Done] = []
-    for one in apply.undo(wanted, session.state, means):
-        done.append(one)
-        if format is Format.text:
-            out.print(report.done_text(one.entry, one.outcome, one.why))
-    shown = [report.done_json(one.entry, one.outcome, one.why) for one in done]
-    if format is Format.json:
-        print(json.dumps({"schema_version": report.VERSION, "acts": shown}, indent=2, default=str))
+    try:
+        for one in apply.undo(wanted, session.state, means):
+            done.append(one)
+            if format is Format.text:
+                out.print(report.done_text(one.entry, one.outcome, one.why))
+    finally:
+        if format is Format.json:
+            shown = [report.done_json(one.entry, one.outcome, one.why) for one in done]
+            print(json.dumps({"schema_version": report.VERSION, "acts": shown}, indent=2, default=str))
     corrected = sum(one.outcome == "done" for one in done)
     return (CORRECTED if corrected else CLEAN) + (TROUBLE if corrected < len(wanted) else CLEAN)
 
@@ -401,12 +428,19 @@ def show(
             if rows:
                 places[table.name] = rows
     busy = [row["why"] for row in taken.rows("SELECT why FROM busy_servers WHERE server = $id", {"id": id})]
-    found = [one for answer in checking.run_all(session.active, taken).values() for one in answer.findings if one.server == id]
+    found = [
+        one
+        for answer in checking.run_all(session.active, taken).values()
+        for one in answer.findings
+        if one.server == id
+    ]
     gaps = list(taken.heard().gaps.values())
     if format is Format.json:
         data = {
             "server": id, "busy": busy, "places": {name: report.rows_json(rows) for name, rows in places.items()},
-            "findings": [{"check": one.check, "key": one.key, "state": one.state, "why": one.why or None} for one in found],
+            "findings": [
+                {"check": one.check, "key": one.key, "state": one.state, "why": one.why or None} for one in found
+            ],
             "unknown": [{"table": gap.table, "part": gap.part, "why": gap.why} for gap in gaps],
         }  # fmt: skip
         print(json.dumps(data, indent=2, default=str))
@@ -449,7 +483,9 @@ def _complete_check(incomplete: str) -> list[str]:
 
 @app.command()
 def explain(
-    check: Annotated[str, typer.Argument(help="A check; `cloudfsck checks` lists them.", autocompletion=_complete_check)],
+    check: Annotated[
+        str, typer.Argument(help="A check; `cloudfsck checks` lists them.", autocompletion=_complete_check)
+    ],
     format: FormatOption = Format.text,
 ) -> int:
     """What a check finds, why it matters, what its repair does, its query, and a scenario."""
@@ -465,11 +501,15 @@ def explain(
         return CLEAN
     out.print(one.text.strip(), markup=False)
     settle = proof.words(one.settle)
-    out.print(f"\nRisk {one.risk}; counts after {settle}; refuses more than {one.limit} in 24 hours, or {one.share:.0%}.\n")
+    out.print(
+        f"\nRisk {one.risk}; counts after {settle}; refuses more than {one.limit} in 24 hours, or {one.share:.0%}.\n"
+    )
     query = scenario.plain(one.query)
     out.print(Syntax(query, "sql", background_color="default") if out.is_terminal else query, markup=False)
     out.print(f"\nA scenario: {example.title}\n\n{scenario.plain(example.world)}\n", markup=False)
-    out.print(f"It finds {', '.join(example.finds)}" + (f", and would {example.plans.strip()}" if example.plans else ""))
+    out.print(
+        f"It finds {', '.join(example.finds)}" + (f", and would {example.plans.strip()}" if example.plans else "")
+    )
     return CLEAN
 
 
@@ -543,7 +583,9 @@ def keep_add(
     kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KEEP_KINDS)}.")],
     pattern: Annotated[str, typer.Argument(help="A UUID, a project, a host, a pattern such as 'db-*', or a tag.")],
     reason: Annotated[str, typer.Option(help="Why; it is shown wherever the keep is honoured.")],
-    until: Annotated[dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day on which it expires.")] = None,
+    until: Annotated[
+        dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day on which it expires.")
+    ] = None,
 ) -> int:
     """Never touch what this matches."""
     if kind not in KEEP_KINDS:
@@ -564,7 +606,9 @@ def keep_list(context: typer.Context, format: FormatOption = Format.text) -> int
 
 
 @keep_app.command("remove")
-def keep_remove(context: typer.Context, number: Annotated[int, typer.Argument(help="Its number in `keep list`.")]) -> int:
+def keep_remove(
+    context: typer.Context, number: Annotated[int, typer.Argument(help="Its number in `keep list`.")]
+) -> int:
     """Keep it no longer."""
     if not Session(context).state.unkeep(number):
         raise Trouble(f"there is no keep {number}; `cloudfsck keep list` lists them")
@@ -605,7 +649,7 @@ def demo_(
     make_only: Annotated[bool, typer.Option("--make-only", help="Only make it, and run nothing on it.")] = False,
     with_by_hand: Annotated[bool, typer.Option("--with-by-hand", help="Also what only a person may repair.")] = False,
 ) -> int:
-    """Make a small damaged cloud here, check it, plan, repair, and check again.  Needs no server, no root, no network."""
+    """Make a small damaged cloud here, check it, plan, repair, check again.  Needs no server, no root, no network."""
     where = directory or Path("demo")
     path = demo.make(where, by_hand=with_by_hand)
     own = f"cloudfsck -c {path}"

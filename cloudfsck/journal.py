@@ -109,8 +109,8 @@ def broken_off(folder: Path) -> Iterator[Entry]:
 def settle(folder: Path, entry: Entry) -> None:
     """Write that what became of an act that broke off is not known, so that it is asked only once."""
     path = folder / "journal" / f"{entry.run}.jsonl"
-    event = {"at": f"{utcnow()}Z", "event": "unknown", "n": entry.number, "why": "cloudfsck broke off in the midst of it",
-             "saw": {}}  # fmt: skip
+    why = "cloudfsck broke off in the midst of it"
+    event = {"at": f"{utcnow()}Z", "event": "unknown", "n": entry.number, "why": why, "saw": {}}
     torn = not path.read_bytes().endswith(b"\n")
     with open(path, "a", encoding="utf-8") as file:
         file.write(("\n" if torn else "") + json.dumps(event) + "\n")

@@ -1,7 +1,7 @@
 """Which findings are proven: settled, believed, and found again by a second and a third reading.
 
-A reading nominates; only a finding that stands in two more readings of its own places, equal in every column, is proven.
-It changes nothing but our own state.
+A reading nominates; only a finding that stands in two more readings of its own places, equal in every column, is
+proven.  It changes nothing but our own state.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ def judge(
     findings.sort(key=lambda finding: (list(checks).index(finding.check), finding.key))
     parts = snapshot.db.execute("SELECT count(*) FROM ledger").fetchone()
     acquitted = tuple(_acquitted(snapshot, state, findings))
-    return Verdict(run, utcnow(), answers, tuple(findings), frozenset(due), acquitted, stops, gaps, parts[0] if parts else 0)
+    return Verdict(
+        run, utcnow(), answers, tuple(findings), frozenset(due), acquitted, stops, gaps, parts[0] if parts else 0
+    )
 
 
 def again(
@@ -267,7 +269,7 @@ def _restored(snapshot: Snapshot, state: State) -> Iterable[str]:
         if archived:
             continue
         if number > (highest.get(cell) or 0) or older:
-            yield f"in {cell} instance {number} ({uuid}) is gone, neither archived nor purged: its database was restored"
+            yield f"in {cell} instance {number} ({uuid}) is gone, not archived, not purged: its database was restored"
             return
 
 

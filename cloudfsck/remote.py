@@ -12,7 +12,7 @@ import queue
 import secrets
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,12 @@ import asyncssh
 from cloudfsck.config import Ssh
 
 #: First what is cheapest for the hosts: the post-quantum exchange costs 100 ms of processor time a connection.
-_EXCHANGES = ["curve25519-sha256", "curve25519-sha256@libssh.org", "ecdh-sha2-nistp256", "diffie-hellman-group14-sha256"]
+_EXCHANGES = [
+    "curve25519-sha256",
+    "curve25519-sha256@libssh.org",
+    "ecdh-sha2-nistp256",
+    "diffie-hellman-group14-sha256",
+]
 
 #: An answer larger than this is no answer of ours.
 LARGEST = 512 * 1024 * 1024
@@ -50,13 +55,15 @@ class Failure:
 Answer = dict[str, Any] | Failure
 
 
-def ask(targets: Iterable[tuple[Target, Mapping[str, Any]]], program: str, ssh: Ssh | None) -> Iterator[tuple[str, Answer]]:
+def ask(
+    targets: Iterable[tuple[Target, Mapping[str, Any]]], program: str, ssh: Ssh | None
+) -> Iterator[tuple[str, Answer]]:
     """Send each target its request, many at a time, and yield (host, answer) as they come in.
 
     It works in a thread of its own, so that answers can be worked on while others are under way.  When the caller stops
     listening, what is under way is cancelled.
     """
-    answers: queue.Queue[tuple[str, Answer] | None | BaseException] = queue.Queue()
+    answers: queue.Queue[tuple[str, Answer] | BaseException | None] = queue.Queue()
     loop = asyncio.new_event_loop()
     everything = loop.create_task(_ask_all(list(targets), program, ssh, answers))
 
@@ -65,7 +72,7 @@ def ask(targets: Iterable[tuple[Target, Mapping[str, Any]]], program: str, ssh: 
             loop.run_until_complete(everything)
         except asyncio.CancelledError:
             pass
-        except BaseException as error:  # handed to the caller, who raises it
+        except BaseException as error:  # noqa: BLE001 (handed to the caller, who raises it)
             answers.put(error)
         finally:
             loop.close()
@@ -80,10 +87,8 @@ def ask(targets: Iterable[tuple[Target, Mapping[str, Any]]], program: str, ssh: 
             yield found
     finally:
         if thread.is_alive():
-            try:
+            with suppress(RuntimeError):  # it may end in this very moment
                 loop.call_soon_threadsafe(everything.cancel)
-            except RuntimeError:
-                pass  # it ended in this very moment
         thread.join()
 
 

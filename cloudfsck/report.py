@@ -68,7 +68,14 @@ def checks_json(checks: Mapping[str, Check]) -> list[dict[str, Any]]:
 
 
 def done_json(entry: plan.Entry, outcome: str, why: str) -> dict[str, Any]:
-    return {"n": entry.number, "text": str(entry.act), "check": entry.check, "key": entry.key, "outcome": outcome, "why": why}
+    return {
+        "n": entry.number,
+        "text": str(entry.act),
+        "check": entry.check,
+        "key": entry.key,
+        "outcome": outcome,
+        "why": why,
+    }
 
 
 def _finding(finding: Finding, check: Check) -> dict[str, Any]:
@@ -160,7 +167,9 @@ def _fault(finding: Finding, check: Check) -> list[Text]:
     since = row["since"] or finding.first_seen
     age = f", for {words(utcnow() - since)}" if since else ""
     lines = [
-        Text.assemble("  ", (finding.state, _COLOURS[finding.state]), f"{age}  ", (finding.key, "bold"), f"  {_called(row)}"),
+        Text.assemble(
+            "  ", (finding.state, _COLOURS[finding.state]), f"{age}  ", (finding.key, "bold"), f"  {_called(row)}"
+        ),
         Text(f"    {_facts(row)}", "dim"),
     ]
     if finding.why:
@@ -194,7 +203,9 @@ def _facts(row: Row) -> str:
     """The evidence in one line, without what the line above says."""
     said = {"key", "name", "project", "server", *GIVEN, *_DETAIL}
     shown = ((name, _plain(value)) for name, value in row.items() if name not in said and value is not None)
-    return ", ".join(f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}" for name, value in shown)
+    return ", ".join(
+        f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}" for name, value in shown
+    )
 
 
 def _gaps(verdict: Verdict) -> list[Text]:
@@ -202,10 +213,11 @@ def _gaps(verdict: Verdict) -> list[Text]:
     parts: dict[tuple[str, str], list[str]] = {}
     for gap in verdict.gaps:
         parts.setdefault((gap.part or "roster", gap.why), []).append(gap.table)
-    return [
-        Text.assemble("  ", (part, "bold"), f"  {why}  ", (f"({', '.join(names)})" if len(names) < 4 else f"({len(names)} tables)", "dim"))
-        for (part, why), names in sorted(parts.items())
-    ]  # fmt: skip
+    lines = []
+    for (part, why), names in sorted(parts.items()):
+        cost = ", ".join(names) if len(names) < 4 else f"{len(names)} tables"
+        lines.append(Text.assemble("  ", (part, "bold"), f"  {why}  ", (f"({cost})", "dim")))
+    return lines
 
 
 def _sum(verdict: Verdict, faults: Sequence[Finding], held: Sequence[Finding], config: Config) -> Text:

@@ -62,9 +62,7 @@ def build(world: str) -> Snapshot:
 def fill(world: World) -> Snapshot:
     """The snapshot of a world that was read."""
     snapshot = Snapshot.create()
-    snapshot.add(
-        _piece(table, part, world) for table in tables.TABLES for part in sorted(world.parts[table.per])
-    )
+    snapshot.add(_piece(table, part, world) for table in tables.TABLES for part in sorted(world.parts[table.per]))
     return snapshot
 
 

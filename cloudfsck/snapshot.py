@@ -36,12 +36,15 @@ CREATE TABLE ledger (
 )
 """
 
+#: The column in which rows of many parts carry theirs on the way in; no source has one of that name.
+_PART = "(part)"
+
 #: Tables of the engine's own; no check has to wait for them.
 OWN = frozenset({"ledger", "meta"})
 
 _ARROW_LEDGER = pa.schema([
-    ("table_name", pa.string()), ("per", pa.string()), ("part", pa.string()), ("whole", pa.bool_()), ("why", pa.string()),
-    ("clock", pa.timestamp("us")), ("started", pa.timestamp("us")), ("finished", pa.timestamp("us")),
+    ("table_name", pa.string()), ("per", pa.string()), ("part", pa.string()), ("whole", pa.bool_()),
+    ("why", pa.string()), ("clock", pa.timestamp("us")), ("started", pa.timestamp("us")), ("finished", pa.timestamp("us")),
     ("keys", pa.list_(pa.string())),
 ])  # fmt: skip
 
@@ -121,7 +124,8 @@ class Snapshot:
     def finish(self) -> None:
         """Give a snapshot that was written aside its own name, and open it again for reading only."""
         self.db.close()
-        assert self.path is not None and self._aside is not None
+        assert self.path is not None
+        assert self._aside is not None
         os.replace(self._aside, self.path)
         self._aside = None
         self.db = duckdb.connect(str(self.path), read_only=True)
@@ -174,30 +178,29 @@ class Snapshot:
         table = tables.BY_NAME[name]
         self.db.execute("BEGIN")
         try:
-            for piece in pieces:
-                if table.part:
-                    self.db.execute(f'DELETE FROM {name} WHERE "{table.part}" = ?', [piece.part])
-                else:
-                    self.db.execute(f"DELETE FROM {name}")
-                there = set(piece.rows.schema.names)
-                values = []
-                for column in table.columns:
-                    if column.name == table.part:
-                        values.append("$part")
-                    elif column.name in there:
-                        values.append(f'CAST("{column.name}" AS {column.type})')
-                    else:
-                        values.append("NULL")
-                self.db.register("incoming", piece.rows)
-                self.db.execute(
-                    f"INSERT INTO {name} SELECT {', '.join(values)} FROM incoming",
-                    {"part": piece.part} if table.part else None,
-                )
-                self.db.unregister("incoming")
+            if table.part:
+                parts = [piece.part for piece in pieces]
+                self.db.execute(f'DELETE FROM {name} WHERE "{table.part}" IN (SELECT unnest($parts))', {"parts": parts})
+            else:
+                self.db.execute(f"DELETE FROM {name}")
+            if len(pieces) == 1:
+                rows, part, given = pieces[0].rows, "$part", {"part": pieces[0].part} if table.part else None
+            else:
+                rows, part, given = _together(pieces), f'"{_PART}"', None
+            there = set(rows.schema.names)
+            values = [
+                part if column.name == table.part
+                else f'CAST("{column.name}" AS {column.type})' if column.name in there
+                else "NULL"
+                for column in table.columns
+            ]  # fmt: skip
+            self.db.register("incoming", rows)
+            self.db.execute(f"INSERT INTO {name} SELECT {', '.join(values)} FROM incoming", given)
+            self.db.unregister("incoming")
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             self.db.execute("ROLLBACK")
             raise
-        except BaseException as error:  # connectorx panics with a BaseException; whatever it is, it is a gap
+        except BaseException as error:  # noqa: BLE001 (connectorx panics with one; whatever it is, it is a gap)
             self.db.execute("ROLLBACK")
             return f"broke off: {str(error).splitlines()[0]}" if str(error) else f"broke off: {type(error).__name__}"
         self.db.execute("COMMIT")
@@ -242,8 +245,10 @@ class Snapshot:
 
     def clocks(self) -> dict[str, dt.datetime]:
         """What the clock of each part said when it was read: {'cell:cell1': …, 'host:compute1': …}."""
-        found = self.db.execute("SELECT per || ':' || part, max(clock) FROM ledger GROUP BY ALL HAVING max(clock) NOTNULL")
-        return {part: clock for part, clock in found.fetchall()}
+        found = self.db.execute(
+            "SELECT per || ':' || part, max(clock) FROM ledger GROUP BY ALL HAVING max(clock) NOTNULL"
+        )
+        return dict(found.fetchall())
 
     @contextmanager
     def supposing(self) -> Iterator[None]:
@@ -253,6 +258,14 @@ class Snapshot:
             yield
         finally:
             self.db.execute("ROLLBACK")
+
+
+def _together(pieces: Sequence[Piece]) -> pa.Table:
+    """The rows of many parts in one table, each with its part beside it."""
+    marked = [
+        piece.rows.append_column(_PART, pa.array([piece.part] * piece.rows.num_rows, pa.string())) for piece in pieces
+    ]
+    return pa.concat_tables(marked, promote_options="permissive")
 
 
 def _entry(piece: Piece, why: str | None) -> dict[str, Any]:

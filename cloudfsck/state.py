@@ -18,7 +18,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, DateTime, Integer, MetaData, String, Table, Text, and_, delete, func, insert, or_
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+)
+
 from sqlalchemy import select, update  # isort: skip
 
 from cloudfsck.config import Cloud
@@ -269,7 +285,8 @@ class State:
         with self._engine.begin() as db:
             db.execute(delete(_FROZEN).where(_FROZEN.c.until < now))
             return {
-                row.server: f"what became of an act on {row.host} is not known ({row.why}); nothing is sent before {row.until} UTC"
+                row.server: f"what became of an act on {row.host} is not known ({row.why}); nothing is sent"
+                f" before {row.until} UTC"
                 for row in db.execute(select(_FROZEN))
             }
 
@@ -289,7 +306,9 @@ class State:
             rows = db.execute(
                 select(_KEEPS).where(or_(_KEEPS.c.until.is_(None), _KEEPS.c.until > utcnow())).order_by(_KEEPS.c.id)
             )
-            return [Keep(row.id, row.kind, row.pattern, row.reason, row.until, row.made_at, row.made_by) for row in rows]
+            return [
+                Keep(row.id, row.kind, row.pattern, row.reason, row.until, row.made_at, row.made_by) for row in rows
+            ]
 
     def unkeep(self, number: int) -> bool:
         with self._engine.begin() as db:
@@ -354,7 +373,9 @@ class State:
                 fence = 1
                 db.execute(insert(_LEASE).values(name="writer", owner=owner, fence=fence, until=now + LEASE))
             elif row.until > now:
-                raise Trouble(f"another cloudfsck is repairing this cloud: {row.owner}; its lease ends at {row.until} UTC")
+                raise Trouble(
+                    f"another cloudfsck is repairing this cloud: {row.owner}; its lease ends at {row.until} UTC"
+                )
             else:
                 fence = row.fence + 1
                 taken = db.execute(

@@ -128,7 +128,8 @@ _BLOCK_DEVICES = """
 
 TABLES: tuple[Table, ...] = (
     _table(
-        "roster", "cloud",
+        "roster",
+        "cloud",
         """The hosts that could hold anything: live and deleted compute_nodes, host_mappings, and the inventory of the
         configuration.  Whole only when every cell could be asked.""",
         """
@@ -138,16 +139,21 @@ TABLES: tuple[Table, ...] = (
         hypervisor_type  VARCHAR  QEMU, ironic, …; NULL when only the inventory or host_mappings know it.
         live             BOOLEAN  Whether a compute_nodes row of it lives.
         libvirt          BOOLEAN  Whether it is to be asked for domains and directories.
-        """),
+        """,
+    ),
     _table(
-        "settings", "cloud",
-        "What Nova's own configuration says and no database holds, as the [nova] section of our configuration gives it.",
+        "settings",
+        "cloud",
+        "What Nova's own configuration says and no database holds, as [nova] of our configuration gives it.",
         """
         name   VARCHAR  service_down_time, long_rpc_timeout or maximum_instance_delete_attempts.
         value  BIGINT   Its value; times in seconds.
-        """),
+        """,
+    ),
     _table(
-        "holds", "cloud", "What stands on a rung of its ladder because we put it there; from our state store.",
+        "holds",
+        "cloud",
+        "What stands on a rung of its ladder because we put it there; from our state store.",
         """
         check_name VARCHAR  The check whose repair put it there.
         kind     VARCHAR    domain or directory.
@@ -157,18 +163,26 @@ TABLES: tuple[Table, ...] = (
         since    TIMESTAMP  Since when.
         run      VARCHAR    The run that did it.
         entry    VARCHAR    The quarantine entry of a directory.
-        """, key="server"),
+        """,
+        key="server",
+    ),
     _table(
-        "nova_cell_mappings", "api", "The cells.  Their connection strings are not kept: they hold passwords.",
+        "nova_cell_mappings",
+        "api",
+        "The cells.  Their connection strings are not kept: they hold passwords.",
         """
         id        BIGINT   The row's number.
         uuid      VARCHAR  The cell.
         name      VARCHAR  Its name in Nova.
         cell      VARCHAR  What we call it: its name, or its UUID where the name is missing or not unique.
         disabled? BOOLEAN  Whether new servers are kept from it.
-        """, origin="cell_mappings"),
+        """,
+        origin="cell_mappings",
+    ),
     _table(
-        "nova_instance_mappings", "api", "Which cell a server is in.  Archiving a server removes its mapping.",
+        "nova_instance_mappings",
+        "api",
+        "Which cell a server is in.  Archiving a server removes its mapping.",
         """
         id                  BIGINT     The row's number.
         instance_uuid       VARCHAR    The server.
@@ -177,56 +191,99 @@ TABLES: tuple[Table, ...] = (
         queued_for_delete?  BOOLEAN    A hint only; it can be stale.
         created_at          TIMESTAMP  When the server was asked for.
         updated_at          TIMESTAMP  When the mapping last changed.
-        """, key="instance_uuid", origin="instance_mappings"),
+        """,
+        key="instance_uuid",
+        origin="instance_mappings",
+    ),
     _table(
-        "nova_host_mappings", "api", "Which cell a host is in.",
+        "nova_host_mappings",
+        "api",
+        "Which cell a host is in.",
         """
         id       BIGINT   The row's number.
         host     VARCHAR  The host.
         cell_id  BIGINT   nova_cell_mappings.id.
-        """, origin="host_mappings"),
+        """,
+        origin="host_mappings",
+    ),
     _table(
-        "nova_build_requests", "api", "Servers that are asked for and not yet scheduled.",
+        "nova_build_requests",
+        "api",
+        "Servers that are asked for and not yet scheduled.",
         """
         id             BIGINT     The row's number.
         instance_uuid  VARCHAR    The server.
         project_id     VARCHAR    Its owner.
         created_at     TIMESTAMP  When it was asked for.
         updated_at     TIMESTAMP  When the request last changed.
-        """, key="instance_uuid", origin="build_requests"),
+        """,
+        key="instance_uuid",
+        origin="build_requests",
+    ),
     _table(
-        "nova_request_specs", "api", "Servers whose scheduling request is kept; removed with the mapping.",
+        "nova_request_specs",
+        "api",
+        "Servers whose scheduling request is kept; removed with the mapping.",
         """
         id             BIGINT   The row's number.
         instance_uuid  VARCHAR  The server.
-        """, key="instance_uuid", origin="request_specs"),
+        """,
+        key="instance_uuid",
+        origin="request_specs",
+    ),
     _table(
-        "nova_instance_groups", "api", "Server groups.",
+        "nova_instance_groups",
+        "api",
+        "Server groups.",
         """
         id          BIGINT   The row's number.
         uuid        VARCHAR  The group.
         project_id  VARCHAR  Its owner.
         name        VARCHAR  Its name.
-        """, origin="instance_groups"),
+        """,
+        origin="instance_groups",
+    ),
     _table(
-        "nova_instance_group_members", "api", "Which servers are in a server group.",
+        "nova_instance_group_members",
+        "api",
+        "Which servers are in a server group.",
         """
         id             BIGINT   The row's number.
         instance_uuid  VARCHAR  The server.
         group_id       BIGINT   nova_instance_groups.id.
-        """, key="instance_uuid", origin="instance_group_member"),
+        """,
+        key="instance_uuid",
+        origin="instance_group_member",
+    ),
     _table("nova_instances", "cell", "Servers, live and deleted.", _INSTANCES, key="uuid", origin="instances"),
     _table(
-        "nova_shadow_instances", "cell", "Servers that were archived (nova-manage db archive_deleted_rows).",
-        _INSTANCES, key="uuid", origin="shadow_instances"),
+        "nova_shadow_instances",
+        "cell",
+        "Servers that were archived (nova-manage db archive_deleted_rows).",
+        _INSTANCES,
+        key="uuid",
+        origin="shadow_instances",
+    ),
     _table(
-        "nova_migrations", "cell", "Migrations, resizes, live migrations and evacuations.",
-        _MIGRATIONS, key="instance_uuid", origin="migrations"),
+        "nova_migrations",
+        "cell",
+        "Migrations, resizes, live migrations and evacuations.",
+        _MIGRATIONS,
+        key="instance_uuid",
+        origin="migrations",
+    ),
     _table(
-        "nova_shadow_migrations", "cell", "The same, archived.",
-        _MIGRATIONS, key="instance_uuid", origin="shadow_migrations"),
+        "nova_shadow_migrations",
+        "cell",
+        "The same, archived.",
+        _MIGRATIONS,
+        key="instance_uuid",
+        origin="shadow_migrations",
+    ),
     _table(
-        "nova_services", "cell", "Nova's services.",
+        "nova_services",
+        "cell",
+        "Nova's services.",
         """
         id            BIGINT     The row's number.
         uuid?         VARCHAR    The service.
@@ -238,9 +295,13 @@ TABLES: tuple[Table, ...] = (
         forced_down   BOOLEAN    Whether an operator declared it dead (before an evacuation).
         version       BIGINT     The service version that it reports.
         deleted       BIGINT     0 while the row lives.
-        """, origin="services"),
+        """,
+        origin="services",
+    ),
     _table(
-        "nova_compute_nodes", "cell", "Hypervisors, live and deleted.",
+        "nova_compute_nodes",
+        "cell",
+        "Hypervisors, live and deleted.",
         """
         id                   BIGINT     The row's number.
         uuid?                VARCHAR    The node; also its resource provider in Placement.
@@ -251,9 +312,13 @@ TABLES: tuple[Table, ...] = (
         created_at           TIMESTAMP  When it appeared.
         deleted_at           TIMESTAMP  When it was removed.
         deleted              BIGINT     0 while the row lives.
-        """, origin="compute_nodes"),
+        """,
+        origin="compute_nodes",
+    ),
     _table(
-        "nova_instance_actions", "cell", "Actions on servers that have not finished.",
+        "nova_instance_actions",
+        "cell",
+        "Actions on servers that have not finished.",
         """
         id             BIGINT     The row's number.
         instance_uuid  VARCHAR    The server.
@@ -262,10 +327,15 @@ TABLES: tuple[Table, ...] = (
         start_time     TIMESTAMP  When it began.
         finish_time    TIMESTAMP  When it ended; Nova does not always say.
         updated_at     TIMESTAMP  When the row last changed.
-        """, key="instance_uuid", origin="instance_actions",
-        where="id IN (SELECT action_id FROM instance_actions_events WHERE finish_time IS NULL)"),
+        """,
+        key="instance_uuid",
+        origin="instance_actions",
+        where="id IN (SELECT action_id FROM instance_actions_events WHERE finish_time IS NULL)",
+    ),
     _table(
-        "nova_instance_actions_events", "cell", "Steps of those actions that have not finished.",
+        "nova_instance_actions_events",
+        "cell",
+        "Steps of those actions that have not finished.",
         """
         id           BIGINT     The row's number.
         action_id    BIGINT     nova_instance_actions.id.
@@ -274,53 +344,98 @@ TABLES: tuple[Table, ...] = (
         start_time   TIMESTAMP  When it began.
         finish_time  TIMESTAMP  When it ended; NULL while it runs, or since its service died.
         result       VARCHAR    Success or Error.
-        """, origin="instance_actions_events", where="finish_time IS NULL"),
+        """,
+        origin="instance_actions_events",
+        where="finish_time IS NULL",
+    ),
     _table(
-        "nova_instance_system_metadata", "cell", "The few keys of a server's system metadata that tell where it stands.",
-        _SYSTEM_METADATA, key="instance_uuid", origin="instance_system_metadata", where=f"{{key}} IN ({_SYSTEM_METADATA_KEYS})"),
+        "nova_instance_system_metadata",
+        "cell",
+        "The few keys of a server's system metadata that tell where it stands.",
+        _SYSTEM_METADATA,
+        key="instance_uuid",
+        origin="instance_system_metadata",
+        where=f"{{key}} IN ({_SYSTEM_METADATA_KEYS})",
+    ),
     _table(
-        "nova_shadow_instance_system_metadata", "cell", "The same, archived.",
-        _SYSTEM_METADATA, key="instance_uuid", origin="shadow_instance_system_metadata",
-        where=f"{{key}} IN ({_SYSTEM_METADATA_KEYS})"),
+        "nova_shadow_instance_system_metadata",
+        "cell",
+        "The same, archived.",
+        _SYSTEM_METADATA,
+        key="instance_uuid",
+        origin="shadow_instance_system_metadata",
+        where=f"{{key}} IN ({_SYSTEM_METADATA_KEYS})",
+    ),
     _table(
-        "nova_block_device_mapping", "cell",
+        "nova_block_device_mapping",
+        "cell",
         "The disks of servers, live and deleted.  connection_info is not read: it holds CHAP secrets.",
-        _BLOCK_DEVICES, key="instance_uuid", origin="block_device_mapping"),
+        _BLOCK_DEVICES,
+        key="instance_uuid",
+        origin="block_device_mapping",
+    ),
     _table(
-        "nova_shadow_block_device_mapping", "cell", "The same, archived.",
-        _BLOCK_DEVICES, key="instance_uuid", origin="shadow_block_device_mapping"),
+        "nova_shadow_block_device_mapping",
+        "cell",
+        "The same, archived.",
+        _BLOCK_DEVICES,
+        key="instance_uuid",
+        origin="shadow_block_device_mapping",
+    ),
     _table(
-        "nova_virtual_interfaces", "cell", "The network interfaces that Nova gave servers.",
+        "nova_virtual_interfaces",
+        "cell",
+        "The network interfaces that Nova gave servers.",
         """
         id             BIGINT   The row's number.
         uuid           VARCHAR  The Neutron port.
         instance_uuid  VARCHAR  The server.
         address        VARCHAR  The MAC address.
         deleted        BIGINT   0 while the row lives.
-        """, key="instance_uuid", origin="virtual_interfaces"),
+        """,
+        key="instance_uuid",
+        origin="virtual_interfaces",
+    ),
     _table(
-        "nova_tags", "cell", "Tags that owners and operators put on servers.",
+        "nova_tags",
+        "cell",
+        "Tags that owners and operators put on servers.",
         """
         resource_id  VARCHAR  The server.
         tag          VARCHAR  The tag.
-        """, key="resource_id", origin="tags", late=True),
+        """,
+        key="resource_id",
+        origin="tags",
+        late=True,
+    ),
     _table(
-        "nova_share_mapping", "cell", "Manila shares attached to servers.",
+        "nova_share_mapping",
+        "cell",
+        "Manila shares attached to servers.",
         """
         id             BIGINT   The row's number.
         instance_uuid  VARCHAR  The server.
         share_id       VARCHAR  The share.
         status         VARCHAR  attaching, active, …
-        """, key="instance_uuid", origin="share_mapping", late=True),
+        """,
+        key="instance_uuid",
+        origin="share_mapping",
+        late=True,
+    ),
     _table(
-        "hypervisors", "host", "What a host says of itself.",
+        "hypervisors",
+        "host",
+        "What a host says of itself.",
         """
         hostname   VARCHAR    Its own name.
         boot_id    VARCHAR    Changes with every boot.
         seconds    DOUBLE     What our questions cost it.
-        """),
+        """,
+    ),
     _table(
-        "libvirt_domains", "host", "Every domain that libvirt knows there, active or only defined.",
+        "libvirt_domains",
+        "host",
+        "Every domain that libvirt knows there, active or only defined.",
         """
         uuid          VARCHAR  The domain; for one of Nova's, the server.
         name          VARCHAR  instance-0000002a, …; no identity.
@@ -341,9 +456,13 @@ TABLES: tuple[Table, ...] = (
         nvram         VARCHAR  Its NVRAM file.
         tpm           BOOLEAN  Whether it has a TPM.
         xml_sha256    VARCHAR  Digest of its definition.
-        """, key="uuid"),
+        """,
+        key="uuid",
+    ),
     _table(
-        "libvirt_disks", "host", "The disks of those domains, live and in the definition.",
+        "libvirt_disks",
+        "host",
+        "The disks of those domains, live and in the definition.",
         """
         uuid    VARCHAR    The domain.
         config  VARCHAR    live, persistent or both.
@@ -353,27 +472,39 @@ TABLES: tuple[Table, ...] = (
         source  VARCHAR    The path, or pool/image of a network disk.
         serial  VARCHAR    The Cinder volume, for one of those.
         backing VARCHAR[]  The backing chain that the XML shows.
-        """, key="uuid"),
+        """,
+        key="uuid",
+    ),
     _table(
-        "libvirt_interfaces", "host", "The network interfaces of those domains.",
+        "libvirt_interfaces",
+        "host",
+        "The network interfaces of those domains.",
         """
         uuid    VARCHAR  The domain.
         config  VARCHAR  live, persistent or both.
         mac     VARCHAR  The MAC address.
         target  VARCHAR  The tap device.
         port    VARCHAR  The Neutron port, from Nova's metadata.
-        """, key="uuid"),
+        """,
+        key="uuid",
+    ),
     _table(
-        "qemu_processes", "host", "Every QEMU process there, whether libvirt knows it or not.",
+        "qemu_processes",
+        "host",
+        "Every QEMU process there, whether libvirt knows it or not.",
         """
         uuid     VARCHAR    The domain that it runs.
         pid      BIGINT     The process.
         name     VARCHAR    The guest's name on its command line.
         started  TIMESTAMP  When it started.
         unnamed  INTEGER    Files that it holds open and whose names are gone.
-        """, key="uuid"),
+        """,
+        key="uuid",
+    ),
     _table(
-        "instances_paths", "host", "Nova's instances_path on each host.",
+        "instances_paths",
+        "host",
+        "Nova's instances_path on each host.",
         """
         path       VARCHAR  As Nova sees it.
         real       VARCHAR  Where it is on the host (Kolla keeps it in a container's volume).
@@ -383,15 +514,21 @@ TABLES: tuple[Table, ...] = (
         fstype     VARCHAR  ext4, nfs4, …
         mount      VARCHAR  What is mounted there.
         local      BOOLEAN  Whether that kind of file system cannot be shared with another host.
-        """),
+        """,
+    ),
     _table(
-        "instances_path_sharing", "host", "Hosts that wrote their name into the compute_nodes file of the instances_path.",
+        "instances_path_sharing",
+        "host",
+        "Hosts that wrote their name into the compute_nodes file of the instances_path.",
         """
         other  VARCHAR    The host that wrote.
         seen   TIMESTAMP  When it last did.
-        """),
+        """,
+    ),
     _table(
-        "instance_dirs", "host", "Every entry of the instances_path.",
+        "instance_dirs",
+        "host",
+        "Every entry of the instances_path.",
         """
         name     VARCHAR    The entry.
         kind     VARCHAR    instance, resize, del, base, quarantine or other.
@@ -408,9 +545,13 @@ TABLES: tuple[Table, ...] = (
         mode     BIGINT     Its mode.
         symlink  BOOLEAN    Whether it is a symbolic link.
         open_by  BIGINT[]   Processes that have a file open in it.
-        """, key="server"),
+        """,
+        key="server",
+    ),
     _table(
-        "disk_images", "host", "Disk images in those directories, and what they stand on.",
+        "disk_images",
+        "host",
+        "Disk images in those directories, and what they stand on.",
         """
         path            VARCHAR  The image.
         server          VARCHAR  The server in whose directory it lies.
@@ -419,9 +560,13 @@ TABLES: tuple[Table, ...] = (
         inode           UBIGINT  Its inode.
         backing         VARCHAR  The file that it needs beneath it.
         backing_server  VARCHAR  The server in whose directory that lies.
-        """, key="server backing_server"),
+        """,
+        key="server backing_server",
+    ),
     _table(
-        "quarantine", "host", "Directories that we moved aside, in .cloudfsck of the instances_path.",
+        "quarantine",
+        "host",
+        "Directories that we moved aside, in .cloudfsck of the instances_path.",
         """
         entry        VARCHAR    The name of the entry.
         server       VARCHAR    The server.
@@ -433,7 +578,9 @@ TABLES: tuple[Table, ...] = (
         newest       BIGINT     The newest change of anything in it, ns since 1970.
         at           TIMESTAMP  When it was moved.
         manifest_ok  BOOLEAN    Whether its manifest can be read.
-        """, key="server"),
+        """,
+        key="server",
+    ),
 )
 
 BY_NAME: dict[str, Table] = {table.name: table for table in TABLES}

@@ -329,6 +329,9 @@ def helps() -> Iterator[tuple[str, str]]:
 #: Tests that run the commands or the programs on the demo cloud, and those that do so on real servers.
 _ON = {"demo": ("test_demo*.py", "test_cli*.py"), "real component": ("test_real*.py",)}
 
+#: Tests that are listed by name.
+_SHOWN = 5
+
 _NEVER = (
     ("Fibre Channel", "Not read at all yet."),
     ("RabbitMQ 4", "Not read at all yet, nor is any other release of it."),
@@ -388,11 +391,12 @@ def coverage_page() -> str:
 
 
 def _tests(names: Iterable[str]) -> str:
-    return "<br>".join(map(code, names)) or "not yet"
+    first, more = (found := list(map(code, names)))[:_SHOWN], len(found) - _SHOWN
+    return "<br>".join([*first, *([f"and {more} more"] if more > 0 else [])]) or "not yet"
 
 
 def naming(check: str, paths: Iterable[Path]) -> list[Naming]:
-    """The tests that name a check: in their own source, or by a constant of their file.
+    """The tests that name a check: in their own source, or by a constant of their file or of one that it imports.
 
     The words `repair` and `purge` also count where a function of the same file, that the test calls, has them.
     """
@@ -411,11 +415,16 @@ _Functions = Mapping[str, ast.FunctionDef]
 
 
 def _parsed(path: Path) -> tuple[_Functions, Mapping[str, ast.expr]]:
+    """The functions of a file, and its constants; also those that it has from another file beside it."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
     constants: dict[str, ast.expr] = {}
     for node in body:
-        if isinstance(node, ast.Assign):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests."):
+            beside = path.with_name(f"{(node.module or '').removeprefix('tests.')}.py")
+            if beside.exists():
+                constants |= _parsed(beside)[1]
+        elif isinstance(node, ast.Assign):
             constants |= {target.id: node.value for target in node.targets if isinstance(target, ast.Name)}
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             constants[node.target.id] = node.value

@@ -48,8 +48,8 @@ def test_without_a_date_it_lasts_from_when_we_first_saw_it(tmp_path: Path, monke
                          cell1  1   s-1   c2    0        active
         nova_instance_mappings  instance_uuid  cell_id
                                 s-1            cell1
-        nova_migrations  cell   id  instance_uuid  migration_type  status  source_compute  dest_compute  deleted  updated_at
-                         cell1  5   s-1            evacuation      done    c1              c2            0        -2h
+        nova_migrations  cell   instance_uuid  migration_type  status  source_compute  dest_compute  deleted  updated_at
+                         cell1  s-1            evacuation      done    c1              c2            0        -2h
         libvirt_domains  host  uuid  state    id  persistent  name  xml_sha256
                          c1    s-1   running  7   true        i-1   d1
                          c2    s-1   running  8   true        i-1   d1
@@ -83,8 +83,12 @@ def test_too_many_findings_and_none_is_repaired(cloud: Cloud) -> None:
 
 
 def test_too_large_a_share_and_none_is_repaired(tmp_path: Path) -> None:
-    rows = "\n".join(f"                     cell1  {n}   t-{n}   c1    {n}        -2d         x  p" for n in range(10, 20))
-    domains = "\n".join(f"                     c1    t-{n}   running  {n}   true        i-{n}   d" for n in range(10, 20))
+    rows = "\n".join(
+        f"                     cell1  {n}   t-{n}   c1    {n}        -2d         x  p" for n in range(10, 20)
+    )
+    domains = "\n".join(
+        f"                     c1    t-{n}   running  {n}   true        i-{n}   d" for n in range(10, 20)
+    )
     world = ZOMBIE.replace("    nova_instance_mappings", rows + "\n    nova_instance_mappings").replace(
         "    qemu_processes", domains + "\n    qemu_processes"
     )
@@ -116,7 +120,7 @@ def test_a_database_that_was_restored_is_noticed_by_an_id_that_is_another(cloud:
 def test_a_database_that_was_restored_is_noticed_by_what_is_gone(cloud: Cloud) -> None:
     cloud.judge()
     cloud.truth.db.execute("DELETE FROM nova_instances WHERE id = 3")
-    assert "instance 3 (s-3) is gone, neither archived nor purged" in cloud.plan().stops[0]
+    assert "instance 3 (s-3) is gone, not archived, not purged" in cloud.plan().stops[0]
 
 
 def test_what_was_archived_or_purged_is_no_sign_of_a_restore(cloud: Cloud) -> None:

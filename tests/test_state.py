@@ -62,7 +62,7 @@ def test_an_object_stands_on_one_rung(state: State) -> None:
 
 def test_a_keep_expires(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     state.keep("name", "db-*", "the DBAs look after these", utcnow() + dt.timedelta(days=1))
-    (keep, ) = state.keeps()
+    (keep,) = state.keeps()
     assert keep.matches({"name": "db-1"}, ())
     assert not keep.matches({"name": "web-1"}, ())
     assert not keep.matches({"name": None}, ())

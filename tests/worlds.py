@@ -12,8 +12,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from cloudfsck import checking, checks, scenario, tables
 from cloudfsck.model import Act, Answer, Check, Finding, Scenario
 from cloudfsck.snapshot import Snapshot
@@ -71,30 +69,7 @@ def together() -> tuple[Snapshot, ...]:
         for table, many in world.rows.items():
             rows.setdefault(table, []).extend(many)
         clocks |= world.clocks
-    return (_at_once(scenario.World(rows, clocks=clocks)), *apart)
-
-
-def _at_once(world: scenario.World) -> Snapshot:
-    """What `scenario.fill` gives, with one insert for all parts of a table: there are thousands."""
-    snapshot, ledger = Snapshot.create(), []
-    for table in tables.TABLES:
-        names = [column.name for column in table.columns]
-        many = world.rows.get(table.name, [])
-        words = {name: [scenario.value(row.get(name)) for row in many] for name in names}
-        given = pa.table({name: pa.array(column, pa.string()) for name, column in words.items()})
-        snapshot.db.register("given", given)
-        values = ", ".join(f'CAST("{column.name}" AS {column.type})' for column in table.columns)
-        snapshot.db.execute(f"INSERT INTO {table.name} SELECT {values} FROM given")
-        for part in world.parts[table.per]:
-            clock = world.clocks.get(f"{table.per}:{part}", scenario.NOW)
-            ledger.append({"table_name": table.name, "per": table.per, "part": part, "clock": clock})
-    snapshot.db.register("given", pa.Table.from_pylist(ledger))
-    snapshot.db.execute(
-        "INSERT INTO ledger SELECT table_name, per, part, TRUE, NULL, clock, $now, $now, NULL FROM given",
-        {"now": scenario.NOW},
-    )
-    snapshot.db.unregister("given")
-    return snapshot
+    return (scenario.fill(scenario.World(rows, clocks=clocks)), *apart)
 
 
 def where(name: str) -> str:

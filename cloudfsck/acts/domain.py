@@ -198,6 +198,7 @@ class Start:
 
     def effect(self, db: Any) -> None:
         one_row(db, self, Standing("stopped"), "UPDATE libvirt_domains SET state = 'paused'", "state = 'shutoff'")
+        db.execute("INSERT INTO qemu_processes (host, uuid) VALUES (?, ?)", [self.host, self.server])
         moved_on(db, self, "domain", Standing("stopped"), Standing("paused", self.since))
 
     def __str__(self) -> str:
@@ -266,6 +267,10 @@ class Define:
 
     def effect(self, db: Any) -> None:
         moved_on(db, self, "domain", None, Standing("stopped", self.since))
+        db.execute(
+            "INSERT INTO libvirt_domains (host, uuid, state, persistent) VALUES (?, ?, 'shutoff', TRUE)",
+            [self.host, self.server],
+        )
 
     def __str__(self) -> str:
         return f"define domain {self.server} on {self.host} again from {self.saved}"

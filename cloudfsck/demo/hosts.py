@@ -99,6 +99,9 @@ def _instance_directory(instances: Path, server: Server, tree: Folder, now: dt.d
         kinds["disk.config"] = "raw"
     (here / "disk.info").write_text(json.dumps({str(here / name): kind for name, kind in kinds.items()}))
     (here / "console.log").write_text(f"[    0.000000] Linux version 6.1.0\n{server.name} login: \n")
+    for path in here.iterdir():  # what a file takes on disk is settled only when it has been written back
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
     touched = server.created if server.deleted is None else server.deleted + 1
     when = now.replace(tzinfo=dt.UTC).timestamp() - touched * 86400
     for path in (*here.iterdir(), here):

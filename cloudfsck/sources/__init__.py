@@ -1,7 +1,7 @@
 """Read a cloud into a snapshot, in the order that makes a finding safe; the only code that reads the outside.
 
-What may be condemned is read before what may acquit it: first the roster, then the hypervisors, then Nova's API database,
-its cells last, and with them the roster again.  The same path reads everything or a scope.
+What may be condemned is read before what may acquit it: first the roster, then the hypervisors, then Nova's API
+database, its cells last, and with them the roster again.  The same path reads everything or a scope.
 """
 
 from __future__ import annotations
@@ -100,7 +100,9 @@ class Sources:
         except Unreadable as error:
             return self._roster([], [], [Gap("nova_cell_mappings", tables.API, str(error))])
         scratch = Snapshot.create()  # it turns a stream that breaks into a gap
-        gaps = scratch.add(nova.read_api(self._api, cells, Scope(), frozenset({"nova_host_mappings", "nova_cell_mappings"})))
+        gaps = scratch.add(
+            nova.read_api(self._api, cells, Scope(), frozenset({"nova_host_mappings", "nova_cell_mappings"}))
+        )
         for cell in cells:
             gaps += scratch.add(nova.read_cell(cell, Scope(), frozenset({"nova_compute_nodes"})))
         mapped = scratch.rows(
@@ -110,9 +112,7 @@ class Sources:
         scratch.close()
         return self._roster(mapped, nodes, gaps)
 
-    def _roster(
-        self, mapped: list[dict[str, Any]], nodes: list[dict[str, Any]], gaps: Sequence[Gap]
-    ) -> Roster:
+    def _roster(self, mapped: list[dict[str, Any]], nodes: list[dict[str, Any]], gaps: Sequence[Gap]) -> Roster:
         hosts = {row["host"]: Host(row["host"], row["cell"], None, None, False, True) for row in mapped}
         for row in nodes:  # the live ones come last, and win
             kind = str(row["hypervisor_type"])
@@ -180,10 +180,14 @@ class Sources:
         try:
             address = str(place.address).format(host=host.host, host_ip=host.host_ip or "", node=host.node or "")
         except (KeyError, IndexError, ValueError) as error:
-            raise Trouble(f"hosts.address {place.address!r} is no template with {{host}}, {{node}} or {{host_ip}}") from error
+            raise Trouble(
+                f"hosts.address {place.address!r} is no template with {{host}}, {{node}} or {{host_ip}}"
+            ) from error
         jump = self.config.hosts.jump.get(place.cell or host.cell or "")
-        assert place.port is not None and place.transport is not None and place.python is not None
-        return Target(host.host, address, place.port, place.transport, place.python, jump), place
+        # the defaults of [hosts] leave none of these open
+        return Target(
+            host.host, address, place.port or 22, place.transport or "ssh", place.python or "python3", jump
+        ), place
 
     def _hosts(self, roster: Roster, names: Iterable[str], servers: frozenset[str] | None) -> Iterator[list[Piece]]:
         known, unknown = [], []

@@ -1,4 +1,4 @@
-"""The hypervisors: one round trip each by probe.py, and its answer as pieces of the snapshot.  It changes nothing there."""
+"""The hypervisors: one round trip each by probe.py, its answer as pieces of the snapshot; it changes nothing there."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def _pieces(host: str, answer: remote.Answer, started: dt.datetime, servers: fro
         return [
             Piece(name, host, None, str(failed[part]), None, started, finished, servers)
             if part in failed
-            else Piece(name, host, pa.Table.from_pylist(rows[name], _SCHEMAS[name]), None, clock, started, finished, servers)
+            else Piece(
+                name, host, pa.Table.from_pylist(rows[name], _SCHEMAS[name]), None, clock, started, finished, servers
+            )
             for name, part in PARTS.items()
         ]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException) as error:
@@ -100,7 +102,8 @@ def _rows(answer: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
                 rows[table] += [_only(table, {**item, "uuid": domain["uuid"]}) for item in domain[inner]]
     if "processes" not in answer["failed"]:
         rows["qemu_processes"] = [
-            {**_only("qemu_processes", process), "started": _date(process["started"])} for process in answer["processes"]
+            {**_only("qemu_processes", process), "started": _date(process["started"])}
+            for process in answer["processes"]
         ]
     if "instances" not in answer["failed"]:
         found = answer["instances"]
@@ -116,7 +119,8 @@ def _rows(answer: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
         ]  # fmt: skip
         rows["disk_images"] = [_only("disk_images", image) for image in found["images"]]
         rows["quarantine"] = [
-            {**_only("quarantine", entry), "at": None if entry["at"] is None else _date(entry["at"])} for entry in found["quarantine"]
+            {**_only("quarantine", entry), "at": None if entry["at"] is None else _date(entry["at"])}
+            for entry in found["quarantine"]
         ]
     return rows
 
