@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,18 @@ OWN = frozenset({"ledger", "meta"})
 
 _ARROW_LEDGER = pa.schema([
     ("table_name", pa.string()), ("per", pa.string()), ("part", pa.string()), ("whole", pa.bool_()),
-    ("why", pa.string()), ("clock", pa.timestamp("us")), ("started", pa.timestamp("us")), ("finished", pa.timestamp("us")),
-    ("keys", pa.list_(pa.string())),
+    ("why", pa.string()), ("clock", pa.timestamp("us")), ("started", pa.timestamp("us")),
+    ("finished", pa.timestamp("us")), ("keys", pa.list_(pa.string())),
 ])  # fmt: skip
+
+
+@cache
+def _schema() -> str:
+    """Our tables and views, as SQL."""
+    columns = {table.name: ", ".join(f'"{one.name}" {one.type}' for one in table.columns) for table in tables.TABLES}
+    views = files("cloudfsck").joinpath("views.sql").read_text(encoding="utf-8")
+    made = "".join(f"CREATE TABLE {name} ({those});\n" for name, those in columns.items())
+    return f"{_LEDGER};\nCREATE TABLE meta (name VARCHAR PRIMARY KEY, value VARCHAR);\n{made}{views}"
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class Snapshot:
         self.db = db
         self.path = path
         self._aside = aside
+        self._filled: set[str] = set()
 
     @classmethod
     def create(cls, path: Path | None = None) -> Snapshot:
@@ -89,12 +100,7 @@ class Snapshot:
             aside.unlink(missing_ok=True)
         db = duckdb.connect(str(aside) if aside else ":memory:")
         db.execute("SET threads = 2; SET TimeZone = 'UTC'")
-        db.execute(_LEDGER)
-        db.execute("CREATE TABLE meta (name VARCHAR PRIMARY KEY, value VARCHAR)")
-        for table in tables.TABLES:
-            columns = ", ".join(f'"{column.name}" {column.type}' for column in table.columns)
-            db.execute(f"CREATE TABLE {table.name} ({columns})")
-        db.execute(files("cloudfsck").joinpath("views.sql").read_text(encoding="utf-8"))
+        db.execute("BEGIN; " + _schema() + "COMMIT")
         snapshot = cls(db, path, aside)
         snapshot.note(format=str(FORMAT))
         return snapshot
@@ -176,6 +182,10 @@ class Snapshot:
 
     def _insert(self, name: str, pieces: Sequence[Piece]) -> str | None:
         table = tables.BY_NAME[name]
+        nothing = all(isinstance(piece.rows, pa.Table) and not piece.rows.num_rows for piece in pieces)
+        if nothing and name not in self._filled:
+            return None
+        self._filled.add(name)
         self.db.execute("BEGIN")
         try:
             if table.part:

@@ -326,11 +326,23 @@ def helps() -> Iterator[tuple[str, str]]:
 
 # ------------------------------------------------------------------------------------------ coverage.md
 
-#: Tests that run the commands or the programs on the demo cloud, and those that do so on real servers.
-_ON = {"demo": ("test_demo*.py", "test_cli*.py"), "real component": ("test_real*.py",)}
-
-#: Tests that are listed by name.
-_SHOWN = 5
+#: The tests that hold that a check fires, and that its repair is carried out.  They count for a check that they name.
+_WITNESSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "demo": (
+        ("test_cli.py::test_a_damaged_cloud_from_the_first_check_to_the_last_purge",),
+        ("test_cli.py::test_a_damaged_cloud_from_the_first_check_to_the_last_purge",),
+    ),
+    "real component": (
+        (
+            "test_real.py::test_each_fault_is_found_and_proven_and_nothing_else",
+            "test_real.py::test_the_same_is_found_with_postgresql",
+        ),
+        (
+            "test_real.py::test_each_is_repaired_rung_by_rung_taken_back_and_purged",
+            "test_real.py::test_the_same_is_found_with_postgresql",
+        ),
+    ),
+}
 
 _NEVER = (
     ("Fibre Channel", "Not read at all yet."),
@@ -348,26 +360,17 @@ _NEVER = (
 )  # fmt: skip
 
 _ABOUT_COVERAGE = """
-Where each check was last seen to fire, and its repair to be carried out. A fake stands beside the real thing, never
+Where each check was seen to fire, and its repair to be carried out. A fake stands beside the real thing, never
 instead of it; so this page also says what nobody has seen yet.
 
-- **Scenario**: the check's own tiny clouds, on every test run. *Fires* counts those in which it finds something,
-  *stays silent* those in which it must not; *repaired* counts those whose plan is carried out on the snapshot, after
-  which the check is clean, and undone.
-- **Demo**: the tests of `tests/test_demo*.py` and `tests/test_cli*.py` whose source names the check: the commands and
-  both programs for hypervisors, on a cloud of SQLite files and folders. *Repaired* lists those of them that also name
-  `repair` or `purge`.
-- **Real component**: the same of `tests/test_real*.py`: MariaDB or PostgreSQL, sshd, libvirt and QEMU.
-- **Real cloud**: a whole OpenStack. By hand, with a date.
+- **Scenario**: the check's own tiny clouds, in every run of the tests. Where it plans something, the plan's effects
+  are played on the snapshot, after which the check is clean, and taken back.
+- **Demo**: the commands and both programs for hypervisors, on a cloud of SQLite files and folders.
+- **Real component**: the same on MariaDB or PostgreSQL, sshd, libvirt and QEMU, where the machine has them.
+- **Real cloud**: a whole OpenStack, by hand, with a date.
+
+A test is listed for a check only if it names that check.
 """
-
-
-@dataclass(frozen=True)
-class Naming:
-    """A test whose source names a check; `repairs` if it names `repair` or `purge` as well."""
-
-    test: str
-    repairs: bool
 
 
 def coverage_page() -> str:
@@ -375,13 +378,10 @@ def coverage_page() -> str:
     for name, check in checks.load().items():
         fires = sum(bool(case.finds) for case in check.scenarios)
         plans = sum(bool(case.plans.strip()) for case in check.scenarios)
-        rows = [("scenario", f"in {fires} scenarios; stays silent in {len(check.scenarios) - fires}",
-                 f"in {plans} scenarios" if plans else "not at all")]  # fmt: skip
-        for where, patterns in _ON.items():
-            found = naming(name, (path for pattern in patterns for path in sorted(TESTS.glob(pattern))))
-            rows.append((
-                where, _tests(one.test for one in found), _tests(one.test for one in found if one.repairs)
-            ))  # fmt: skip
+        rows = [("scenario", f"in {fires}, and stays silent in {len(check.scenarios) - fires}",
+                 f"in {plans}" if plans else "not at all")]  # fmt: skip
+        for where, (fire, repair) in _WITNESSES.items():
+            rows.append((where, _named(name, fire), _named(name, repair)))
         rows.append(("real cloud", "not yet", "not yet"))
         lines += [f"## {name}", "", f"[{prose(check.title)}](checks.md#{name})", ""]
         lines += table(("where", "seen to fire", "seen to be repaired"), rows)
@@ -390,32 +390,25 @@ def coverage_page() -> str:
     return page("Coverage", _ABOUT_COVERAGE, lines)
 
 
-def _tests(names: Iterable[str]) -> str:
-    first, more = (found := list(map(code, names)))[:_SHOWN], len(found) - _SHOWN
-    return "<br>".join([*first, *([f"and {more} more"] if more > 0 else [])]) or "not yet"
+def _named(check: str, witnesses: Iterable[str]) -> str:
+    return "<br>".join(code(witness) for witness in witnesses if check in words_of(TESTS, witness)) or "not yet"
 
 
-def naming(check: str, paths: Iterable[Path]) -> list[Naming]:
-    """The tests that name a check: in their own source, or by a constant of their file or of one that it imports.
+@cache
+def words_of(folder: Path, test: str) -> frozenset[str]:
+    """Every string that a test names: in its own source, or by a constant of its file or of one that it imports.
 
-    The words `repair` and `purge` also count where a function of the same file, that the test calls, has them.
+    Raises ValueError if there is no such test.
     """
-    found = []
-    for path in paths:
-        functions, constants = _parsed(path)
-        for name, function in functions.items():
-            if name.startswith("test_") and check in _words(function, constants):
-                called = _called(name, functions)
-                repairs = any(_words(functions[one], constants) & {"repair", "purge"} for one in called)
-                found.append(Naming(f"{path.name}::{name}", repairs))
-    return found
+    file, _, name = test.partition("::")
+    functions, constants = _parsed(folder / file)
+    if name not in functions:
+        raise ValueError(f"coverage rests on {test}, and there is no such test")
+    return frozenset(_words(functions[name], constants))
 
 
-_Functions = Mapping[str, ast.FunctionDef]
-
-
-def _parsed(path: Path) -> tuple[_Functions, Mapping[str, ast.expr]]:
-    """The functions of a file, and its constants; also those that it has from another file beside it."""
+def _parsed(path: Path) -> tuple[Mapping[str, ast.FunctionDef], Mapping[str, ast.expr]]:
+    """The functions of a file, and its constants; also those of the files beside it from which it imports."""
     body = ast.parse(path.read_text(encoding="utf-8")).body
     functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
     constants: dict[str, ast.expr] = {}
@@ -432,7 +425,7 @@ def _parsed(path: Path) -> tuple[_Functions, Mapping[str, ast.expr]]:
 
 
 def _words(node: ast.AST, constants: Mapping[str, ast.expr]) -> set[str]:
-    """Every string in a piece of source, and in the constants of the file that it names."""
+    """Every string in a piece of source, and in the constants that it names."""
     words: set[str] = set()
     for under in ast.walk(node):
         if isinstance(under, ast.Constant) and isinstance(under.value, str):
@@ -440,18 +433,6 @@ def _words(node: ast.AST, constants: Mapping[str, ast.expr]) -> set[str]:
         elif isinstance(under, ast.Name) and under.id in constants:
             words |= _words(constants[under.id], {name: value for name, value in constants.items() if name != under.id})
     return words
-
-
-def _called(name: str, functions: _Functions) -> set[str]:
-    """A function, and every function of its file that it reaches: by name, or as a fixture."""
-    reached, todo = set(), [name]
-    while todo:
-        one = todo.pop()
-        if one in functions and one not in reached:
-            reached.add(one)
-            todo += [node.id for node in ast.walk(functions[one]) if isinstance(node, ast.Name)]
-            todo += [argument.arg for argument in functions[one].args.args]
-    return reached
 
 
 # ------------------------------------------------------------------------------------------ all of them

@@ -50,5 +50,6 @@ def _leaving_out(config: pytest.Config) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    for why in sorted(config.stash[LEFT_OUT]):
+    left_out: set[str] = config.stash[LEFT_OUT]
+    for why in sorted(left_out):
         terminalreporter.write_line(f"left out: {why}", yellow=True)

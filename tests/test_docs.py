@@ -91,22 +91,17 @@ def test_every_command_is_there() -> None:
 def test_who_names_a_check_is_found_and_nobody_else(tmp_path: Path) -> None:
     (tmp_path / "words.py").write_text('TWICE = "runs-twice"\n')
     (tmp_path / "test_some.py").write_text(
-        'from tests.words import TWICE\nBOTH = [TWICE, "other"]\nLOOP = LOOP\n'
-        'def run(): go("repair")\n'
-        "def fixture(): run()\n"
-        "def test_fires(): look(TWICE)\n"
-        "def test_repairs(): run(BOTH)\n"
-        'def test_with_fixture(fixture): look("runs-twice")\n'
+        'from tests.words import TWICE\nBOTH: list[str] = [TWICE, "other"]\nLOOP = [LOOP]\n'
+        "def test_by_constant(): run(BOTH)\n"
+        'def test_by_word(): look("runs-twice")\n'
         'def test_of_another(): run("other", LOOP)\n'
         'def test_in_part(): look("runs-twice-a-day")\n'
-        "def helper(): look(TWICE)\n"
     )
-    found = pages.naming("runs-twice", [tmp_path / "test_some.py"])
-    assert found == [
-        pages.Naming("test_some.py::test_fires", False),
-        pages.Naming("test_some.py::test_repairs", True),
-        pages.Naming("test_some.py::test_with_fixture", True),
-    ]
+    tests = ("by_constant", "by_word", "of_another", "in_part")
+    naming = [test for test in tests if "runs-twice" in pages.words_of(tmp_path, f"test_some.py::test_{test}")]
+    assert naming == ["by_constant", "by_word"]
+    with pytest.raises(ValueError, match="there is no such test"):
+        pages.words_of(tmp_path, "test_some.py::test_gone")
 
 
 # --------------------------------------------------------------------------------------------- what is written by hand

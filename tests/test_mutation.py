@@ -136,12 +136,13 @@ def before(name: str, number: int) -> Outcome:
 
 def noticed(mutant: Mutant, readers: list[str]) -> bool:
     for number, snapshot in enumerate(worlds.together()):
+        expected = {name: before(name, number) for name in readers}
         with snapshot.supposing():
             if mutant.of in VIEWS:
                 snapshot.db.execute(f"CREATE OR REPLACE VIEW {mutant.of} AS {mutant.sql}")
             for name in readers:
                 sql = CHECKS[name].query if mutant.of in VIEWS else mutant.sql
-                if _differs(snapshot, sql, before(name, number)):
+                if _differs(snapshot, sql, expected[name]):
                     return True
     return False
 

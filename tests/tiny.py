@@ -8,6 +8,7 @@ from typing import Any
 
 from cloudfsck import apply, checks, config, plan, proof, scenario
 from cloudfsck.model import Act, Scope
+from cloudfsck.plan import Plan
 from cloudfsck.snapshot import Snapshot
 from cloudfsck.state import Lease, State
 from cloudfsck.tables import TABLES
@@ -109,14 +110,14 @@ class Cloud:
             CHECKS, self.copy(), self.state.new_run(), self.state, self.config, self.prove, lambda what, done, of: None
         )
 
-    def plan(self, purge: bool = False) -> plan.Plan:
+    def plan(self, purge: bool = False) -> Plan:
         verdict = self.judge()
         return plan.make(
             verdict, CHECKS, "tiny", purge=purge, keeps=self.state.keeps(), tags=plan.tags(self.truth),
             frozen=self.state.frozen(), first_reading=self.state.whole_readings() < 2,
         )  # fmt: skip
 
-    def apply(self, made: plan.Plan) -> list[tuple[str, str]]:
+    def apply(self, made: Plan) -> list[tuple[str, str]]:
         """The acts of a plan, each as (how it ended, on which server)."""
         done = apply.apply(made, CHECKS, self.config, self.state, self.means)
         return [(one.outcome, one.entry.act.server) for one in done]
