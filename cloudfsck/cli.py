@@ -69,8 +69,8 @@ class Format(enum.StrEnum):
     json = "json"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", help="For a person, or for a program.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask; only what a program may repair is repaired.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="text for a person, json for a program.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 def main() -> None:
@@ -105,9 +105,13 @@ def _options(
     context: typer.Context,
     configuration: Annotated[
         Path | None,
-        typer.Option("--config", "-c", help="The configuration; else ./ or /etc/cloudfsck/ cloudfsck.toml."),
+        typer.Option(
+            "--config", "-c", help="The configuration; by default ./cloudfsck.toml, then /etc/cloudfsck/cloudfsck.toml."
+        ),
     ] = None,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
 ) -> None:
     context.obj = configuration
 
@@ -208,7 +212,7 @@ def _plan(session: Session, verdict: Verdict, snapshot: Snapshot, purge: bool) -
 
 def _status(verdict: Verdict) -> int:
     faults = any(finding.state in ("seen", "proven") for finding in verdict.findings)
-    unknown = bool(verdict.stops) or any(answer.unknown for answer in verdict.answers.values())
+    unknown = bool(verdict.stops or verdict.gaps) or any(answer.unknown for answer in verdict.answers.values())
     return (LEFT if faults else CLEAN) + (TROUBLE if unknown else CLEAN)
 
 
@@ -217,7 +221,10 @@ def _status(verdict: Verdict) -> int:
 
 @app.command()
 def check(context: typer.Context, format: FormatOption = Format.text) -> int:
-    """Read the cloud, find what is wrong, prove it, and report.  Changes nothing."""
+    """Read the cloud, find what is wrong, and prove it.
+
+    Changes nothing.
+    """
     session = Session(context)
     verdict, snapshot = _judge(session)
     _finish(session, snapshot)
@@ -274,7 +281,10 @@ def repair(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     format: FormatOption = Format.text,
 ) -> int:
-    """Repair what was proven: one reversible step for each finding, verified, and journalled for `undo`."""
+    """Take one reversible step for each proven finding.
+
+    Each act is gated by fresh readings, verified, and journalled for `undo`; it asks first.
+    """
     session = Session(context)
     return _repair(session, plan_file, False, yes, dry_run, format)
 
@@ -286,7 +296,10 @@ def purge(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     format: FormatOption = Format.text,
 ) -> int:
-    """Destroy what has stood on its last rung past its time, proven again.  The only command that destroys."""
+    """Destroy what stood on its last rung past its time.
+
+    It is proven again first, and it asks.  No other command destroys anything.
+    """
     return _repair(Session(context), None, True, yes, dry_run, format)
 
 
@@ -336,7 +349,7 @@ def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, 
 def _ask(session: Session, question: str) -> None:
     """Have a person agree; a cloud made for testing, where nothing needs to settle, has to be named."""
     if not sys.stdin.isatty():
-        raise Trouble("nobody is there to be asked; --yes agrees beforehand")
+        raise Trouble("standard input is no terminal, so nobody can be asked; give --yes to agree beforehand")
     if session.config.proof.settle_factor == 0:
         name = session.config.cloud.name
         if (
@@ -357,7 +370,10 @@ def undo(
     yes: Yes = False,
     format: FormatOption = Format.text,
 ) -> int:
-    """Take acts back, the last first, each under the same guards as it was done."""
+    """Take acts back, the last first.
+
+    Each is guarded by what stands there now.  Without a run, lists what was done.
+    """
     session = Session(context)
     if which is None:
         runs = {run: journal.read(session.state.folder, run) for run in journal.runs(session.state.folder)}
@@ -396,11 +412,14 @@ def undo(
 
 @app.command("accept-restore")
 def accept_restore(context: typer.Context) -> int:
-    """Take Nova's databases as they are now: they were restored, or a clock was set, and that is known."""
+    """Take Nova's databases as they are now.
+
+    For when they were restored from a backup, or a clock was set, and that is known.
+    """
     accepted = Session(context).state.accept_restore()
     for line in accepted:
         out.print(f"accepted: {line}", markup=False)
-    out.print("The databases are taken as they are now; only exact undoes before the cloud was read twice more.")
+    out.print("Until the cloud has been read whole twice more, only acts that can be undone exactly are done.")
     return CLEAN
 
 
@@ -410,11 +429,11 @@ def accept_restore(context: typer.Context) -> int:
 @app.command()
 def show(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="server")],
+    kind: Annotated[str, typer.Argument(help="What it is: server.")],
     id: Annotated[str, typer.Argument(help="Its UUID.")],
     format: FormatOption = Format.text,
 ) -> int:
-    """Everything that every place says of one server now, side by side, and what the checks find."""
+    """What every place says of one server, side by side."""
     if kind != "server":
         raise typer.BadParameter(f"there is no kind {kind!r}; the kinds are: server")
     session = Session(context)
@@ -446,7 +465,8 @@ def show(
         print(json.dumps(data, indent=2, default=str))
     else:
         _show_server(id, places, busy, found, [str(gap) for gap in gaps], session.checks)
-    return (LEFT if found else CLEAN) + (TROUBLE if gaps else CLEAN)
+    faults = any(one.state in ("seen", "proven") for one in found)
+    return (LEFT if faults else CLEAN) + (TROUBLE if gaps else CLEAN)
 
 
 def _show_server(
@@ -488,7 +508,10 @@ def explain(
     ],
     format: FormatOption = Format.text,
 ) -> int:
-    """What a check finds, why it matters, what its repair does, its query, and a scenario."""
+    """What a check finds, why, and what its repair does.
+
+    With its query and a scenario.
+    """
     known = checks.load()
     if check not in known:
         raise typer.BadParameter(f"there is no check {check!r}; the checks are: {', '.join(known)}")
@@ -502,7 +525,8 @@ def explain(
     out.print(one.text.strip(), markup=False)
     settle = proof.words(one.settle)
     out.print(
-        f"\nRisk {one.risk}; counts after {settle}; refuses more than {one.limit} in 24 hours, or {one.share:.0%}.\n"
+        f"\nRisk: {one.risk}. It counts once it has lasted {settle}. None is repaired above {one.limit} in 24 hours,"
+        f" or above {one.share:.0%} of what was looked at.\n"
     )
     query = scenario.plain(one.query)
     out.print(Syntax(query, "sql", background_color="default") if out.is_terminal else query, markup=False)
@@ -516,7 +540,7 @@ def explain(
 @app.command()
 def sql(
     context: typer.Context,
-    query: Annotated[str, typer.Argument(help="A SELECT; docs/tables.md has the tables.")],
+    query: Annotated[str, typer.Argument(help="A SELECT; `SHOW TABLES` and `DESCRIBE <table>` tell what there is.")],
     file: Annotated[Path | None, typer.Option("--snapshot", help="Another snapshot than the newest.")] = None,
     format: FormatOption = Format.text,
 ) -> int:
@@ -538,7 +562,10 @@ def sql(
 
 @app.command()
 def doctor(context: typer.Context, format: FormatOption = Format.text) -> int:
-    """Can every source be reached, and with what rights?  What would be Unknown?  Changes nothing."""
+    """Try every source: what could not be judged?
+
+    Changes nothing.
+    """
     session = Session(context)
     rows: list[dict[str, Any]] = []
 
@@ -584,7 +611,8 @@ def keep_add(
     pattern: Annotated[str, typer.Argument(help="A UUID, a project, a host, a pattern such as 'db-*', or a tag.")],
     reason: Annotated[str, typer.Option(help="Why; it is shown wherever the keep is honoured.")],
     until: Annotated[
-        dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The day on which it expires.")
+        dt.datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="The day on which it expires."),
     ] = None,
 ) -> int:
     """Never touch what this matches."""
@@ -625,7 +653,10 @@ def init(
     name: Annotated[str, typer.Option(help="What to call the cloud.")] = "cloud",
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("cloudfsck.toml"),
 ) -> int:
-    """Write cloudfsck.toml from what this machine's OpenStack configuration says, and print the GRANTs to run."""
+    """Write cloudfsck.toml from this machine's nova.conf.
+
+    And print the GRANTs to run for a read-only account.
+    """
     source = nova_conf or next((place for place in discover.PLACES if place.exists()), None)
     if source is None:
         raise Trouble(f"there is no nova.conf in {', '.join(map(str, discover.PLACES))}; --nova-conf names one")
@@ -647,9 +678,14 @@ def init(
 def demo_(
     directory: Annotated[Path | None, typer.Argument(help="Where to make it; else in ./demo.")] = None,
     make_only: Annotated[bool, typer.Option("--make-only", help="Only make it, and run nothing on it.")] = False,
-    with_by_hand: Annotated[bool, typer.Option("--with-by-hand", help="Also what only a person may repair.")] = False,
+    with_by_hand: Annotated[
+        bool, typer.Option("--with-by-hand", help="Also make damage that only a person may repair.")
+    ] = False,
 ) -> int:
-    """Make a small damaged cloud here, check it, plan, repair, check again.  Needs no server, no root, no network."""
+    """Make a small damaged cloud and go through it all.
+
+    Makes it, checks it, plans, repairs, and checks again.  Needs no server, no root, no network.
+    """
     where = directory or Path("demo")
     path = demo.make(where, by_hand=with_by_hand)
     own = f"cloudfsck -c {path}"

@@ -203,7 +203,7 @@ def _acquitted(snapshot: Snapshot, state: State, findings: Sequence[Finding]) ->
         if gap := heard.lacks(table, hold.host, hold.server):
             yield hold, f"nothing is known of it now: {gap}"
         elif _stands(snapshot, hold):
-            yield hold, f"nothing condemns it any more; `cloudfsck undo {hold.run}` brings it back"
+            yield hold, "nothing condemns it any more; `cloudfsck undo` lists the acts that put it there"
         else:
             state.release(hold.kind, hold.host, hold.server)
 

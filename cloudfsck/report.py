@@ -6,8 +6,6 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from cloudfsck import acts, plan
@@ -49,6 +47,7 @@ def check_json(verdict: Verdict, checks: Mapping[str, Check], config: Config, sn
             if answer.unknown
             for gap in answer.unknown.gaps
         ],
+        "gaps": [{"table": gap.table, "part": gap.part, "why": gap.why} for gap in verdict.gaps],
         "coverage": [
             {"check": name, "title": checks[name].title, "risk": checks[name].risk, "parts": answer.parts,
              "heard": answer.heard, "looked_at": answer.looked_at}
@@ -223,11 +222,14 @@ def _gaps(verdict: Verdict) -> list[Text]:
 def _sum(verdict: Verdict, faults: Sequence[Finding], held: Sequence[Finding], config: Config) -> Text:
     proven = sum(finding.state == "proven" for finding in faults)
     clean = not faults and not verdict.gaps
+    found = f"{_count(len(faults), 'finding')}, {proven} proven" if faults else "clean" if clean else "no finding"
     parts = f"{verdict.parts - len(verdict.gaps)} of {verdict.parts} parts read"
-    if clean and not held:
-        return Text(f"{config.cloud.name}: clean; {parts}", "bold green")
-    said = f"{len(faults)} findings, {proven} proven; {len(held)} held; {parts}"
+    said = "; ".join(filter(None, [found, f"{len(held)} held" if held else "", parts]))
     return Text(f"{config.cloud.name}: {said}", "bold green" if clean else "bold")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def plan_text(made: plan.Plan) -> Text:
@@ -235,10 +237,12 @@ def plan_text(made: plan.Plan) -> Text:
         Text.assemble(str(entry), (f"  ({entry.risk}; undo {entry.act.undoing}) [{entry.check}]", "dim"))
         for entry in made.entries
     ] or [Text("Nothing to do.")]
-    lines += [Text(f"left out: {one.key} [{one.check}]: {one.why}", "dim") for one in made.left_out]
+    lines += [Text(f"left out  {one.key}  [{one.check}]  {one.why}", "dim") for one in made.left_out]
     lines += [Text(f"Nothing is repaired: {stop}", "bold red") for stop in made.stops]
     if made.leaves is not None:
-        lines.append(Text(f"{len(made.entries)} acts; {made.leaves} findings would be left", "bold"))
+        lines.append(
+            Text(f"{_count(len(made.entries), 'act')}; {_count(made.leaves, 'finding')} would be left", "bold")
+        )
     return Text("\n").join(lines)
 
 
@@ -246,14 +250,13 @@ def done_text(entry: plan.Entry, outcome: str, why: str) -> Text:
     return Text.assemble((f"{outcome:8}", _ENDS[outcome]), str(entry), f"  {why}" if why else "")
 
 
-def runs_text(entries: Mapping[str, Sequence[Entry]]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for title in ("run/act", "outcome", "act", "undone by"):
-        table.add_column(title, overflow="fold")
-    for acts_of_run in entries.values():
-        for entry in acts_of_run:
-            table.add_row(entry.name, entry.outcome or "broke off", str(entry.act), entry.undone_by or "")
-    return table
+def runs_text(entries: Mapping[str, Sequence[Entry]]) -> Text:
+    return rows_text([
+        {"run/act": entry.name, "outcome": entry.outcome or "broke off", "act": str(entry.act),
+         "undone by": entry.undone_by}
+        for acts_of_run in entries.values()
+        for entry in acts_of_run
+    ])  # fmt: skip
 
 
 def runs_json(entries: Mapping[str, Sequence[Entry]]) -> list[dict[str, Any]]:
@@ -265,13 +268,14 @@ def runs_json(entries: Mapping[str, Sequence[Entry]]) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def rows_text(rows: Sequence[Row]) -> RenderableType:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in rows[0] if rows else ():
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*("-" if value is None else str(_plain(value)) for value in row.values()))
-    return table
+def rows_text(rows: Sequence[Row]) -> Text:
+    """A table as wide as its values: nothing is folded or cut, so that it can be piped on."""
+    if not rows:
+        return Text("nothing")
+    cells = [list(rows[0]), *(["-" if value is None else str(_plain(value)) for value in row.values()] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return Text("\n").join([Text(lines[0], "dim"), *map(Text, lines[1:])])
 
 
 def rows_json(rows: Sequence[Row]) -> list[dict[str, Any]]:

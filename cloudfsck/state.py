@@ -183,6 +183,8 @@ class State:
             url = sa.make_url(cloud.store)
         except sa.exc.ArgumentError as error:
             raise Trouble(f"cloud.store is no database URL: {cloud.store}") from error
+        drivers = {"mysql": "mysql+pymysql", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
+        url = url.set(drivername=drivers.get(url.drivername, url.drivername))
         if cloud.store_password_file is not None:
             try:
                 url = url.set(password=cloud.store_password_file.read_text(encoding="utf-8").rstrip("\n"))

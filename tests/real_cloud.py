@@ -162,6 +162,10 @@ class Ran:
     def held(self) -> dict[tuple[str, str], str]:
         return {(one["check"], one["key"]): one["rung"] for one in self.data["held"]}
 
+    def came_to(self, status: int, outcomes: Mapping[str, str]) -> None:
+        """Fail with all that was said unless the acts ended like this."""
+        assert (self.outcomes, self.status) == (outcomes, status), (self.out, self.err)
+
     @property
     def outcomes(self) -> dict[str, str]:
         """How each act ended, by its key."""

@@ -144,7 +144,7 @@ def test_keeping(user: User) -> None:
 
 
 def test_nobody_to_ask_is_no_yes(user: User) -> None:
-    assert "nobody is there to be asked" in user.run("repair", status=8, given="")
+    assert "nobody can be asked" in user.run("repair", status=8, given="")
     assert user.json("undo") == []
 
 

@@ -175,10 +175,15 @@ class Sources:
         return snapshot
 
     def target(self, host: Host) -> tuple[Target, Place]:
-        """How a host is reached, by the configuration.  Raises Trouble if its address cannot be made."""
+        """How a host is reached, by the configuration.  Raises Trouble if the template of its address is none, and
+        Unreadable if what that asks for is not known of this host."""
         place = self.config.place(host.host)
+        given = {"host": host.host, "host_ip": host.host_ip, "node": host.node}
+        for name, value in given.items():
+            if f"{{{name}}}" in str(place.address) and not value:
+                raise Unreadable(f"its address is not known: no database that could be read says its {name}")
         try:
-            address = str(place.address).format(host=host.host, host_ip=host.host_ip or "", node=host.node or "")
+            address = str(place.address).format(**given)
         except (KeyError, IndexError, ValueError) as error:
             raise Trouble(
                 f"hosts.address {place.address!r} is no template with {{host}}, {{node}} or {{host_ip}}"
@@ -195,7 +200,11 @@ class Sources:
             if name not in roster.hosts:
                 unknown.append(name)
                 continue
-            target, place = self.target(roster.hosts[name])
+            try:
+                target, place = self.target(roster.hosts[name])
+            except Unreadable as error:
+                yield hypervisors.gaps([name], str(error))
+                continue
             request = {
                 "virsh": place.virsh,
                 "nova_conf": place.nova_conf,
