@@ -7,8 +7,8 @@ How it comes about
     has not come back since to remove them (nova/compute/manager.py: _destroy_evacuated_instances).  Or somebody
     started a domain by hand.
 What the repair does
-    Only where Nova itself has said which copy counts: there is a record of an evacuation from the one host to the
-    other, and the server runs where Nova has it.  Then it pauses the copy that was left behind, keeping its memory;
+    Only where Nova itself has said which copy counts: the last that it did with the server was to evacuate it from
+    the one host to the other, and the server runs where Nova has it.  Then it pauses the copy that was left behind, keeping its memory;
     stops it after a day; and `purge` undefines it after a week, unless nova-compute has removed it first.  It never
     chooses between two copies by itself.
 When not to repair
@@ -35,10 +35,11 @@ CHECK = Check(
               FROM qemu_processes q
              WHERE NOT EXISTS (SELECT 1 FROM libvirt_domains d WHERE d.host = q.host AND d.uuid = q.uuid)),
         evacuations AS (
-            SELECT m.instance_uuid, m.source_compute, m.dest_compute, max(m.updated_at) AS evacuated_at
+            SELECT m.cell, m.instance_uuid, m.source_compute, m.dest_compute, m.updated_at AS evacuated_at
               FROM nova_migrations m
              WHERE m.migration_type = 'evacuation' AND m.status IN ('done', 'completed') AND coalesce(m.deleted, 0) = 0
-             GROUP BY ALL)
+               AND NOT EXISTS (SELECT 1 FROM nova_migrations l WHERE l.cell = m.cell
+                                  AND l.instance_uuid = m.instance_uuid AND l.id > m.id))
         SELECT c.host || '/' || c.uuid AS key, c.uuid AS server, s.name, s.project, s.cell, s.vm_state,
                s.host AS nova_host, c.host, c.name AS domain, c.state, c.id AS run, c.persistent, c.xml_sha256,
                e.evacuated_at, others.hosts AS also_on,
@@ -47,7 +48,7 @@ CHECK = Check(
                     THEN list_sort(list_distinct(list_concat(others.cells, [p.cell, m.cell, s.cell]))) END AS cells,
                others.since, 'host:' || others.since_on AS clock,
                CASE WHEN e.evacuated_at IS NULL
-                    THEN 'Nova has no record of an evacuation from ' || c.host || ' to '
+                    THEN 'the last that Nova did with it was no evacuation from ' || c.host || ' to '
                          || coalesce(s.host, 'anywhere') || ': only a person can tell which copy counts'
                     WHEN c.state = 'unknown to libvirt' THEN 'libvirt on ' || c.host || ' does not know it'
                     ELSE o.why END AS by_hand,
@@ -64,7 +65,7 @@ CHECK = Check(
                  GROUP BY a.uuid, a.host) others ON others.uuid = c.uuid AND others.host = c.host
           LEFT JOIN mapped_servers p ON p.server = c.uuid
           LEFT JOIN mapped_hosts m ON m.host = c.host
-          LEFT JOIN evacuations e ON e.instance_uuid = c.uuid AND e.source_compute = c.host
+          LEFT JOIN evacuations e ON e.cell = s.cell AND e.instance_uuid = c.uuid AND e.source_compute = c.host
                 AND e.dest_compute = s.host
                 AND EXISTS (SELECT 1 FROM libvirt_domains r
                              WHERE r.host = s.host AND r.uuid = c.uuid AND r.state = 'running')
@@ -113,13 +114,46 @@ CHECK = Check(
             nova_instances   cell   uuid  host  deleted  vm_state
                              cell1  s-1   c2    0        active
                              cell1  s-2   c2    0        active
+                             cell1  s-3   c2    0        active
+                             cell1  s-4   c2    0        active
+                             cell1  s-5   c2    0        active
+                             cell1  s-6   c2    0        active
+                             cell1  s-7   c2    0        active
             nova_migrations  cell   id  instance_uuid  migration_type  status  source_compute  dest_compute  updated_at  deleted
-                             cell1  5   s-1            resize          done    c1              c2            -2h         0
-                             cell1  6   s-1            evacuation      failed  c1              c2            -2h         0
-                             cell1  7   s-1            evacuation      done    c1              c2            -2h         7
-                             cell1  8   s-1            evacuation      done    c2              c1            -2h         0
-                             cell1  9   s-1            evacuation      done    c1              c9            -2h         0
-                             cell1  10  s-2            evacuation      done    c9              c2            -2h         0
+                             cell1  5   s-2            resize          done    c1              c2            -2h         0
+                             cell1  6   s-3            evacuation      failed  c1              c2            -2h         0
+                             cell1  7   s-4            evacuation      done    c1              c2            -2h         7
+                             cell1  8   s-5            evacuation      done    c2              c1            -2h         0
+                             cell1  9   s-6            evacuation      done    c1              c9            -2h         0
+                             cell1  10  s-7            evacuation      done    c9              c2            -2h         0
+            libvirt_domains  host  uuid  state    id  persistent
+                             c1    s-1   running  7   true
+                             c2    s-1   running  3   true
+                             c1    s-2   running  7   true
+                             c2    s-2   running  3   true
+                             c1    s-3   running  7   true
+                             c2    s-3   running  3   true
+                             c1    s-4   running  7   true
+                             c2    s-4   running  3   true
+                             c1    s-5   running  7   true
+                             c2    s-5   running  3   true
+                             c1    s-6   running  7   true
+                             c2    s-6   running  3   true
+                             c1    s-7   running  7   true
+                             c2    s-7   running  3   true
+            """,
+            finds=("c1/s-1", "c1/s-2", "c1/s-3", "c1/s-4", "c1/s-5", "c1/s-6", "c1/s-7")),
+        Scenario(
+            "evacuated from c1 to c2, and moved about since: whatever happened, only a person can tell", """
+            hosts cell1      c1 c2
+            hosts cell2      c3
+            nova_instances   cell   uuid  host  deleted  vm_state
+                             cell1  s-1   c2    0        active
+                             cell1  s-2   c2    0        active
+            nova_migrations  cell   id  instance_uuid  migration_type  status     source_compute  dest_compute  updated_at  deleted
+                             cell1  5   s-1            evacuation      done       c1              c2            -9d         0
+                             cell1  6   s-1            live-migration  error      c2              c1            -2d         0
+                             cell2  7   s-2            evacuation      done       c1              c2            -9d         0
             libvirt_domains  host  uuid  state    id  persistent
                              c1    s-1   running  7   true
                              c2    s-1   running  3   true
@@ -127,6 +161,23 @@ CHECK = Check(
                              c2    s-2   running  4   true
             """,
             finds=("c1/s-1", "c1/s-2")),
+        Scenario(
+            "what became of other servers, before and elsewhere, does not matter", """
+            hosts cell1      c1 c2
+            hosts cell2      c3
+            nova_instances   cell   uuid  host  deleted  vm_state
+                             cell1  s-1   c2    0        active
+            nova_migrations  cell   id  instance_uuid  migration_type  status     source_compute  dest_compute  updated_at  deleted
+                             cell1  4   s-1            live-migration  completed  c2              c1            -20d        0
+                             cell1  5   s-1            evacuation      done       c1              c2            -9d         0
+                             cell1  6   s-2            live-migration  completed  c2              c1            -2d         0
+                             cell2  7   s-1            live-migration  completed  c8              c9            -2d         0
+            libvirt_domains  host  uuid  state    id  persistent
+                             c1    s-1   running  7   true
+                             c2    s-1   running  3   true
+            """,
+            finds=("c1/s-1",),
+            plans="pause domain s-1 on c1; its memory is kept"),
         Scenario(
             "evacuated from c1 to c2, but what runs beside c1 is c3: nobody knows", """
             hosts cell1      c1 c2 c3

@@ -172,6 +172,7 @@ class Sources:
         snapshot = Snapshot.create()
         snapshot.add(piece for pieces in self._hosts(roster, asked, scope.servers) for piece in pieces)
         snapshot.add(self._own())
+        _part_twins(snapshot)
         return snapshot
 
     def target(self, host: Host) -> tuple[Target, Place]:
@@ -254,6 +255,7 @@ class Sources:
             f"({', '.join(repr(kind) for kind in sorted(LIBVIRT))}))"
         )
         new = {row["host"] for row in late} - set(first.hosts) - set(self.config.hosts.gone)
+        _part_twins(snapshot)
         now = _now()
         rows = [
             {"host": host.host, "cell": host.cell, "node": host.node, "hypervisor_type": host.hypervisor_type,
@@ -283,6 +285,17 @@ class Sources:
             for hold in self.holds()
         ]  # fmt: skip
         yield Piece("holds", "", pa.Table.from_pylist(held, _HOLDS), None, None, now, now)
+
+
+def _part_twins(snapshot: Snapshot) -> None:
+    """Believe nothing of hosts that are one and the same machine: their addresses are wrong, or Nova knows it by two
+    names, and everything on it would be seen twice."""
+    twins = snapshot.rows(
+        "SELECT list(host ORDER BY host) AS hosts FROM hypervisors GROUP BY hostname, boot_id HAVING count(*) > 1"
+    )
+    for row in twins:
+        why = f"{' and '.join(row['hosts'])} are one and the same machine; see the addresses in [hosts]"
+        snapshot.add(hypervisors.gaps(row["hosts"], why))
 
 
 _ROSTER = pa.schema([
