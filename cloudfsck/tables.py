@@ -1,5 +1,8 @@
 """Every table of the snapshot: its columns, their types and what each means.  It declares; it never reads.
 
+Of Nova's own tables console_auth_tokens is left out, which holds secrets; instance_info_caches, until a check asks what
+it says of ports; and what has been dead since Pike (quota_usages and reservations, the quotas of cells).
+
 A line of `columns` is `name TYPE sentence`.  A name that ends in `?` came with a later release of OpenStack and is NULL
 where it is missing; any other column that a service's database lacks is a gap with that column's name.  Tables that are
 read in parts start with the part's own column: `cell` or `host`.
@@ -255,6 +258,72 @@ TABLES: tuple[Table, ...] = (
         key="instance_uuid",
         origin="instance_group_member",
     ),
+    _table(
+        "nova_instance_group_policies",
+        "api",
+        "What each server group asks of the scheduler.",
+        """
+        id        BIGINT   The row's number.
+        group_id  BIGINT   nova_instance_groups.id.
+        policy    VARCHAR  affinity, anti-affinity, …
+        """,
+        origin="instance_group_policy",
+    ),
+    _table(
+        "nova_flavors",
+        "api",
+        "Flavors.",
+        """
+        id            BIGINT   The row's number.
+        flavorid      VARCHAR  The flavor as the API knows it.
+        name          VARCHAR  Its name.
+        vcpus         BIGINT   Processors.
+        memory_mb     BIGINT   Memory, MiB.
+        root_gb       BIGINT   Root disk, GiB.
+        ephemeral_gb  BIGINT   Ephemeral disk, GiB.
+        swap          BIGINT   Swap, MiB.
+        disabled      BOOLEAN  Whether it may be used no more.
+        is_public     BOOLEAN  Whether every project may use it.
+        """,
+        origin="flavors",
+    ),
+    _table(
+        "nova_quotas",
+        "api",
+        "Limits of projects.",
+        """
+        id          BIGINT   The row's number.
+        project_id  VARCHAR  The project.
+        resource    VARCHAR  instances, cores, ram, …
+        hard_limit  BIGINT   The limit; -1 for none.
+        """,
+        origin="quotas",
+    ),
+    _table(
+        "nova_project_user_quotas",
+        "api",
+        "Limits of users within projects.",
+        """
+        id          BIGINT   The row's number.
+        project_id  VARCHAR  The project.
+        user_id     VARCHAR  The user.
+        resource    VARCHAR  instances, cores, ram, …
+        hard_limit  BIGINT   The limit; -1 for none.
+        """,
+        origin="project_user_quotas",
+    ),
+    _table(
+        "nova_quota_classes",
+        "api",
+        "Limits for whoever has none of his own.",
+        """
+        id          BIGINT   The row's number.
+        class_name  VARCHAR  default.
+        resource    VARCHAR  instances, cores, ram, …
+        hard_limit  BIGINT   The limit; -1 for none.
+        """,
+        origin="quota_classes",
+    ),
     _table("nova_instances", "cell", "Servers, live and deleted.", _INSTANCES, key="uuid", origin="instances"),
     _table(
         "nova_shadow_instances",
@@ -381,6 +450,64 @@ TABLES: tuple[Table, ...] = (
         _BLOCK_DEVICES,
         key="instance_uuid",
         origin="shadow_block_device_mapping",
+    ),
+    _table(
+        "nova_instance_extra",
+        "cell",
+        "Servers with a migration context: a resize or evacuation has begun and has not been cleaned up after.",
+        """
+        id                 BIGINT     The row's number.
+        instance_uuid      VARCHAR    The server.
+        migration_context  VARCHAR    What it needs on either host, as JSON.
+        updated_at         TIMESTAMP  When the row last changed.
+        deleted            BIGINT     0 while the row lives.
+        """,
+        key="instance_uuid",
+        origin="instance_extra",
+        where="migration_context IS NOT NULL",
+    ),
+    _table(
+        "nova_instance_faults",
+        "cell",
+        "What went wrong with servers, as their owners are told.",
+        """
+        id             BIGINT     The row's number.
+        instance_uuid  VARCHAR    The server.
+        code           BIGINT     An HTTP status.
+        message        VARCHAR    The sentence.
+        host           VARCHAR    Where it happened.
+        created_at     TIMESTAMP  When.
+        deleted        BIGINT     0 while the row lives.
+        """,
+        key="instance_uuid",
+        origin="instance_faults",
+    ),
+    _table(
+        "nova_instance_id_mappings",
+        "cell",
+        "Numbers that the EC2 API gave servers.",
+        """
+        id       BIGINT   The number.
+        uuid     VARCHAR  The server.
+        deleted  BIGINT   0 while the row lives.
+        """,
+        key="uuid",
+        origin="instance_id_mappings",
+    ),
+    _table(
+        "nova_pci_devices",
+        "cell",
+        "Devices of hosts that are passed through to servers.",
+        """
+        id               BIGINT   The row's number.
+        compute_node_id  BIGINT   nova_compute_nodes.id.
+        address          VARCHAR  The device.
+        status           VARCHAR  available, claimed, allocated, …
+        instance_uuid    VARCHAR  The server that has it.
+        deleted          BIGINT   0 while the row lives.
+        """,
+        key="instance_uuid",
+        origin="pci_devices",
     ),
     _table(
         "nova_virtual_interfaces",
