@@ -655,7 +655,7 @@ def init(
 ) -> int:
     """Write cloudfsck.toml from this machine's nova.conf.
 
-    And print the GRANTs to run for a read-only account.
+    And beside it the GRANTs to run, for an account that can only read.
     """
     source = nova_conf or next((place for place in discover.PLACES if place.exists()), None)
     if source is None:
@@ -664,12 +664,16 @@ def init(
         raise Trouble(f"{output} exists; move it away, or name another with -o")
     text = discover.toml(name, discover.nova(source))
     output.write_text(text, encoding="utf-8")
-    out.print(f"{output} is written, from {source}; look through it, then let the database know the account:\n")
     settings = config.load(output)
     login = Login(settings.read.database.user, None)
     cells = [Database("cell", settings.nova.template, login)] if settings.nova.template else []
-    out.print(nova.grants(Database(API, settings.nova.api_database, login), cells), markup=False)
-    out.print("\nThe other cells' databases (`nova-manage cell_v2 list_cells`) need the same as the last one.")
+    grants = output.with_name(f"{output.stem}-grants.sql")
+    grants.write_text(nova.grants(Database(API, settings.nova.api_database, login), cells), encoding="utf-8")
+    out.print(f"{output} is written, from {source}: look through it.", markup=False)
+    out.print(
+        f"{grants} makes the account that can only read: look through it, and run it as an administrator;", markup=False
+    )
+    out.print("  the other cells' databases (`nova-manage cell_v2 list_cells`) need the same as the last one in it.")
     out.print("Then `cloudfsck doctor` says what can be read.")
     return CLEAN
 
