@@ -10,11 +10,20 @@ help:            ## this list
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cloudfsck needs Python 3.11 or later; say which with make PYTHON=..."; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { echo "python3 cannot make virtual environments: install python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) -s python3-venv
+	@$(PYTHON) -m venv $(VENV)
 	@echo "making the virtual environment $(VENV) ..."
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+# Debian keeps what makes virtual environments in a package of its own.
+.PHONY: python3-venv
+python3-venv:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing python3-venv, which makes virtual environments ..."; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; \
+	else echo "python3 cannot make virtual environments here: install the package python3-venv"; exit 1; fi
 
 demo: $(STAMP)   ## make a damaged cloud, check it, repair it, check it again
 	@$(BIN)/cloudfsck demo
