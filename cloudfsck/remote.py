@@ -122,7 +122,7 @@ async def _ask_all(
                                 through = await asyncio.shield(jumps[target.jump])
                             found = await _there(target, program, request, ssh, through, progress)
                     answers.put((target.host, found))
-                except (TimeoutError, OSError, asyncssh.Error, ValueError) as error:
+                except (TimeoutError, OSError, asyncssh.Error, ValueError, RecursionError) as error:
                     answers.put((target.host, Failure(_sentence(error, target, limit), progress.sent)))
 
         await asyncio.gather(*(one(target, request) for target, request in targets))
@@ -193,6 +193,8 @@ def _unpack(nonce: str, out: bytes, err: bytes, status: int | None) -> dict[str,
 
 def _sentence(error: BaseException, target: Target, limit: float) -> str:
     where = f"{target.address}:{target.port}" if target.transport == "ssh" else "here"
+    if target.jump:
+        where += f" (through {target.jump.rpartition('@')[2]})"
     if isinstance(error, TimeoutError):
         return f"no answer from {where} within {limit:.0f} s"
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
