@@ -87,6 +87,10 @@ class Act(Protocol):
         """The order as it goes to the host: `do`, `server`, `was` and the rest."""
 
     @property
+    def command(self) -> str:
+        """What a person would type on the host, where only a person may decide; the mildest that helps."""
+
+    @property
     def rung(self) -> str | None:
         """The rung of its ladder on which the object stands afterwards; None when it stands on none."""
 

@@ -92,6 +92,7 @@ def _finding(finding: Finding, check: Check) -> dict[str, Any]:
         "rests_on": {"hosts": row["hosts"], "cells": row["cells"]},
         "evidence": {name: _plain(value) for name, value in finding.evidence.items()},
         "would": [{"text": str(act), "undo": act.undoing} for act in steps(finding, check)],
+        "commands": commands(finding, check),
     }
 
 
@@ -115,6 +116,13 @@ def steps(finding: Finding, check: Check) -> list[Act]:
     if check.repair is None or finding.risk == "by-hand":
         return []
     return list(check.repair(finding.row))
+
+
+def commands(finding: Finding, check: Check) -> list[str]:
+    """What a person would type, and where, who decides what no program may."""
+    if check.repair is None or finding.risk != "by-hand":
+        return []
+    return [f"on {act.host}: {act.command}" for act in check.repair(finding.row)]
 
 
 def _until(row: Row, config: Config) -> dt.datetime:
@@ -175,7 +183,8 @@ def _fault(finding: Finding, check: Check) -> list[Text]:
         lines.append(Text(f"    {finding.why}", "magenta" if finding.state == "unproven" else "yellow"))
     if finding.risk == "by-hand":
         why = row["by_hand"] or "no program repairs this"
-        lines.append(Text(f"    by hand: {why}; see `cloudfsck explain {finding.check}`"))
+        lines.append(Text(f"    by hand: {why}"))
+        lines += [Text(f"    whoever is sure may type, {command}") for command in commands(finding, check)]
     for act in steps(finding, check):
         lines.append(Text.assemble("    would ", str(act), (f"  ({finding.risk}; undo {act.undoing})", "dim")))
     return lines

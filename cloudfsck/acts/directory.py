@@ -55,6 +55,10 @@ class Quarantine:
         was = {name: getattr(self.directory, name) for name in ("inode", "device", "newest", "files", "bytes")}
         return {"do": self.kind, "server": self.server, "path": self.directory.path, "was": was, "entry": self.entry}
 
+    @property
+    def command(self) -> str:
+        return f"mv -n {self.directory.path} {self.directory.path}.aside"
+
     def undo(self, saw: Row) -> Restore:
         return Restore(self.host, self.server, self.directory, self.entry)
 
@@ -97,6 +101,10 @@ class Restore:
     def order(self) -> Mapping[str, Any]:
         return _way_out(self.kind, self.server, self.directory.path, self.entry, self.directory.inode)
 
+    @property
+    def command(self) -> str:
+        return f"mv -n {self.directory.path}.aside {self.directory.path}"
+
     def undo(self, saw: Row) -> None:
         return None
 
@@ -133,6 +141,10 @@ class Remove:
     @property
     def order(self) -> Mapping[str, Any]:
         return _way_out(self.kind, self.server, self.path, self.entry, self.inode)
+
+    @property
+    def command(self) -> str:
+        return f"ls -lR {self.path}"
 
     def undo(self, saw: Row) -> None:
         return None

@@ -31,6 +31,10 @@ class Pause:
         was = {"id": self.run, "state": "running", "persistent": self.persistent}
         return {"do": self.kind, "server": self.server, "was": was}
 
+    @property
+    def command(self) -> str:
+        return f"virsh suspend {self.server}"
+
     def undo(self, saw: Row) -> Resume:
         return Resume(self.host, self.server, self.run)
 
@@ -60,6 +64,10 @@ class Resume:
     @property
     def order(self) -> Mapping[str, Any]:
         return {"do": self.kind, "server": self.server, "was": {"id": self.run, "state": "paused"}}
+
+    @property
+    def command(self) -> str:
+        return f"virsh resume {self.server}"
 
     def undo(self, saw: Row) -> None:
         return None
@@ -98,6 +106,10 @@ class Hold:
         was = {"id": self.run, "state": self.state, "persistent": self.persistent}
         return {"do": verb, "server": self.server, "was": was}
 
+    @property
+    def command(self) -> str:
+        return f"virsh dominfo {self.server}"
+
     def undo(self, saw: Row) -> Release:
         return Release(self.host, self.server, self.run, self.state, self.persistent)
 
@@ -126,6 +138,10 @@ class Release:
     @property
     def order(self) -> Mapping[str, Any]:
         return Hold(self.host, self.server, self.run, self.state, self.persistent).order
+
+    @property
+    def command(self) -> str:
+        return f"virsh dominfo {self.server}"
 
     def undo(self, saw: Row) -> None:
         return None
@@ -156,6 +172,10 @@ class Stop:
     def order(self) -> Mapping[str, Any]:
         was = {"id": self.run, "state": "paused", "persistent": self.persistent}
         return {"do": self.kind, "server": self.server, "was": was}
+
+    @property
+    def command(self) -> str:
+        return f"virsh destroy {self.server}"
 
     def undo(self, saw: Row) -> Start:
         return Start(self.host, self.server, self.since)
@@ -193,6 +213,10 @@ class Start:
     def order(self) -> Mapping[str, Any]:
         return {"do": self.kind, "server": self.server, "was": {"state": "shutoff"}, "paused": True}
 
+    @property
+    def command(self) -> str:
+        return f"virsh start --paused {self.server}"
+
     def undo(self, saw: Row) -> None:
         return None
 
@@ -221,6 +245,10 @@ class Undefine:
     @property
     def order(self) -> Mapping[str, Any]:
         return {"do": self.kind, "server": self.server, "was": {"state": "shutoff", "xml_sha256": self.xml_sha256}}
+
+    @property
+    def command(self) -> str:
+        return f"virsh undefine --managed-save --keep-nvram {self.server}"
 
     def undo(self, saw: Row) -> Define:
         return Define(self.host, self.server, str(saw["saved"]), self.since)
@@ -261,6 +289,10 @@ class Define:
     @property
     def order(self) -> Mapping[str, Any]:
         return {"do": self.kind, "server": self.server, "saved": self.saved}
+
+    @property
+    def command(self) -> str:
+        return f"virsh define {self.saved}/domain.xml"
 
     def undo(self, saw: Row) -> None:
         return None

@@ -135,6 +135,7 @@ class Sources:
         snapshot = Snapshot.create(path)
         progress("roster", 0, 1)
         roster = self.roster()
+        progress("roster", 1, 1)
         snapshot.add(self._own())
         total = len(roster.asked)
         waiting: list[Piece] = []
