@@ -254,9 +254,9 @@ class Snapshot:
         return Heard(keys, gaps, frozenset(seen))
 
     def clocks(self) -> dict[str, dt.datetime]:
-        """What the clock of each part said when it was read: {'cell:cell1': …, 'host:compute1': …}."""
+        """What the clock of each part said when its reading began: {'cell:cell1': …, 'host:compute1': …}."""
         found = self.db.execute(
-            "SELECT per || ':' || part, max(clock) FROM ledger GROUP BY ALL HAVING max(clock) NOTNULL"
+            "SELECT per || ':' || part, min(clock) FROM ledger GROUP BY ALL HAVING min(clock) NOTNULL"
         )
         return dict(found.fetchall())
 

@@ -165,7 +165,7 @@ TABLES: tuple[Table, ...] = (
         rung     VARCHAR    paused, stopped or quarantined.
         since    TIMESTAMP  Since when.
         run      VARCHAR    The run that did it.
-        entry    VARCHAR    The quarantine entry of a directory.
+        entry    VARCHAR    A directory's quarantine entry, a paused domain's id, a stopped one's xml_sha256.
         """,
         key="server",
     ),

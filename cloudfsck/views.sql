@@ -1,10 +1,10 @@
 -- Facts that many checks need, each named once.  An unknown value never makes anything look dead.
 
--- What the clock of each part said when it was read.
+-- What the clock of each part said when each of its tables was read.  A large cell takes minutes: an age is told by the
+-- clock of the very table that has the date.
 CREATE VIEW clocks AS
-SELECT per, part, max(clock) AS now
-  FROM ledger
- GROUP BY per, part;
+SELECT table_name, part, clock AS now
+  FROM ledger;
 
 -- What Nova's configuration says, with Nova's defaults (nova/conf: service.py, rpc.py, compute.py).
 CREATE VIEW nova_settings AS
@@ -24,6 +24,7 @@ SELECT i.uuid AS server, i.cell, i.host, i.vm_state, i.task_state, i.hidden, i.d
 CREATE VIEW deleted_servers AS
 SELECT i.uuid AS server, max(i.deleted_at) AS deleted_at, arg_max(i.cell, i.deleted_at) AS cell,
        arg_max(i.host, i.deleted_at) AS host, arg_max(i.cleaned, i.deleted_at) AS cleaned,
+       max(i.updated_at) AS updated_at,
        any_value(i.display_name) AS name, any_value(i.project_id) AS project
   FROM nova_instances i
  GROUP BY i.uuid
@@ -64,7 +65,7 @@ UNION ALL
 SELECT a.instance_uuid, 'its ' || a.action || ' is under way'
   FROM nova_instance_actions a
   JOIN nova_instance_actions_events e ON e.cell = a.cell AND e.action_id = a.id
-  JOIN clocks c ON c.per = 'cell' AND c.part = e.cell
+  JOIN clocks c ON c.table_name = 'nova_instance_actions_events' AND c.part = e.cell
   CROSS JOIN nova_settings t
  WHERE e.finish_time IS NULL
    AND e.start_time > c.now - t.long_rpc_timeout;
@@ -86,7 +87,7 @@ SELECT s.host, s.last_seen_up,
        coalesce(NOT s.forced_down AND s.last_seen_up >= c.now - t.service_down_time, FALSE) AS up,
        NOT up AND coalesce(s.last_seen_up > c.now - INTERVAL 1 DAY, FALSE) AS just_down
   FROM nova_services s
-  JOIN clocks c ON c.per = 'cell' AND c.part = s.cell
+  JOIN clocks c ON c.table_name = 'nova_services' AND c.part = s.cell
   CROSS JOIN nova_settings t
  WHERE coalesce(s.deleted, 0) = 0
    AND s."binary" = 'nova-compute';
@@ -100,13 +101,21 @@ SELECT h.host,
   FROM hypervisors h
  WHERE NOT EXISTS (SELECT 1 FROM compute_services s WHERE s.host = h.host AND s.up);
 
--- Domains that stand on a rung because we put them there; one that was moved off it since does not.
+-- Domains that stand on a rung because we put them there; one that was moved off it since does not, nor does another
+-- run of it, or another definition: its time begins anew.
 CREATE VIEW held_domains AS
 SELECT h.host, h.server, h.rung, h.since
   FROM holds h
   JOIN libvirt_domains d ON d.host = h.host AND d.uuid = h.server
  WHERE h.kind = 'domain'
-   AND d.state = CASE h.rung WHEN 'paused' THEN 'paused' WHEN 'stopped' THEN 'shutoff' END;
+   AND d.state = CASE h.rung WHEN 'paused' THEN 'paused' WHEN 'stopped' THEN 'shutoff' END
+   AND coalesce(h.entry, '') IN ('', CASE h.rung WHEN 'paused' THEN d.id::VARCHAR ELSE d.xml_sha256 END);
+
+-- When the guest of a domain was last started, where it runs.
+CREATE VIEW domain_starts AS
+SELECT q.host, q.uuid, max(q.started) AS started
+  FROM qemu_processes q
+ GROUP BY q.host, q.uuid;
 
 -- Why no program may touch a domain.
 CREATE VIEW domain_obstacles AS
@@ -134,7 +143,7 @@ SELECT p.host, p.local AND s.host IS NULL AS alone, CASE WHEN alone THEN 'of ' |
 CREATE VIEW unfinished_deletions AS
 SELECT s.server, s.host
   FROM deleted_servers s
-  JOIN clocks c ON c.per = 'cell' AND c.part = s.cell
+  JOIN clocks c ON c.table_name = 'nova_instances' AND c.part = s.cell
   CROSS JOIN nova_settings t
  WHERE coalesce(s.cleaned, 0) = 0
    AND s.deleted_at > c.now - INTERVAL 1 DAY

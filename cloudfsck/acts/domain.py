@@ -27,6 +27,11 @@ class Pause:
     destroys: ClassVar[bool] = False
 
     @property
+    def entry(self) -> str:
+        """What is paused is this run of the domain, and no other."""
+        return str(self.run)
+
+    @property
     def order(self) -> Mapping[str, Any]:
         was = {"id": self.run, "state": "running", "persistent": self.persistent}
         return {"do": self.kind, "server": self.server, "was": was}
@@ -43,7 +48,7 @@ class Pause:
             db, self, None, "UPDATE libvirt_domains SET state = 'paused'", "state = 'running' AND id = $run",
             run=self.run,
         )  # fmt: skip
-        moved_on(db, self, "domain", None, Standing("paused"))
+        moved_on(db, self, "domain", None, Standing("paused"), self.entry)
 
     def __str__(self) -> str:
         return f"pause domain {self.server} on {self.host}; its memory is kept"
@@ -93,12 +98,18 @@ class Hold:
     run: int | None
     state: str
     persistent: bool
+    xml_sha256: str
     undoing: ClassVar[Undo] = "exact"
     destroys: ClassVar[bool] = False
 
     @property
     def rung(self) -> str:
         return {"paused": "paused", "shutoff": "stopped"}[self.state]
+
+    @property
+    def entry(self) -> str:
+        """What is held is this run of the domain, or this definition, and no other."""
+        return str(self.run) if self.state == "paused" else self.xml_sha256
 
     @property
     def order(self) -> Mapping[str, Any]:
@@ -111,11 +122,11 @@ class Hold:
         return f"virsh dominfo {self.server}"
 
     def undo(self, saw: Row) -> Release:
-        return Release(self.host, self.server, self.run, self.state, self.persistent)
+        return Release(self.host, self.server, self.run, self.state, self.persistent, self.xml_sha256)
 
     def effect(self, db: Any) -> None:
         one_row(db, self, None, "UPDATE libvirt_domains SET state = state", "state = $state", state=self.state)
-        moved_on(db, self, "domain", None, Standing(self.rung))
+        moved_on(db, self, "domain", None, Standing(self.rung), self.entry)
 
     def __str__(self) -> str:
         return f"hold domain {self.server} on {self.host} as it is, {self.rung}"
@@ -131,13 +142,14 @@ class Release:
     run: int | None
     state: str
     persistent: bool
+    xml_sha256: str
     rung: ClassVar[None] = None
     undoing: ClassVar[Undo] = "exact"
     destroys: ClassVar[bool] = False
 
     @property
     def order(self) -> Mapping[str, Any]:
-        return Hold(self.host, self.server, self.run, self.state, self.persistent).order
+        return Hold(self.host, self.server, self.run, self.state, self.persistent, self.xml_sha256).order
 
     @property
     def command(self) -> str:
@@ -163,10 +175,16 @@ class Stop:
     server: str
     run: int
     persistent: bool
+    xml_sha256: str
     since: str
     rung: ClassVar[str] = "stopped"
     undoing: ClassVar[Undo] = "approximate"
     destroys: ClassVar[bool] = False
+
+    @property
+    def entry(self) -> str:
+        """What is stopped is the domain as it is defined now, and no other."""
+        return self.xml_sha256
 
     @property
     def order(self) -> Mapping[str, Any]:
@@ -186,7 +204,7 @@ class Stop:
             "state = 'paused' AND id = $run", run=self.run,
         )  # fmt: skip
         db.execute("DELETE FROM qemu_processes WHERE host = ? AND uuid = ?", [self.host, self.server])
-        moved_on(db, self, "domain", Standing("paused", self.since), Standing("stopped"))
+        moved_on(db, self, "domain", Standing("paused", self.since), Standing("stopped"), self.entry)
 
     def __str__(self) -> str:
         return f"stop domain {self.server} on {self.host}; it stays defined, its memory is lost"
@@ -313,9 +331,9 @@ def next_step(row: Row) -> Pause | Hold | Stop | Undefine:
     xml_sha256, rung and rung_since."""
     host, server, run, persistent = row["host"], row["server"], row["run"], row["persistent"]
     if row["rung"] == "paused":
-        return Stop(host, server, run, persistent, str(row["rung_since"]))
+        return Stop(host, server, run, persistent, row["xml_sha256"], str(row["rung_since"]))
     if row["rung"] == "stopped":
         return Undefine(host, server, row["xml_sha256"], str(row["rung_since"]))
     if row["state"] == "running":
         return Pause(host, server, run, persistent)
-    return Hold(host, server, run, row["state"], persistent)
+    return Hold(host, server, run, row["state"], persistent, row["xml_sha256"])

@@ -24,10 +24,12 @@ CHECK = Check(
         SELECT d.host || '/' || d.uuid AS key, d.uuid AS server, s.name, s.project, s.cell, s.deleted_at,
                s.host AS last_host, d.host, d.name AS domain, d.state, d.id AS run, d.persistent, d.xml_sha256,
                [d.host] AS hosts, NULL AS cells,
-               s.deleted_at AS since, 'cell:' || s.cell AS clock,
+               greatest(s.deleted_at, g.started) AS since,
+               CASE WHEN g.started > s.deleted_at THEN 'host:' || d.host ELSE 'cell:' || s.cell END AS clock,
                coalesce(n.why, o.why) AS by_hand, h.rung, h.since AS rung_since
           FROM libvirt_domains d
           JOIN archived_servers s ON s.server = d.uuid
+          LEFT JOIN domain_starts g ON g.host = d.host AND g.uuid = d.uuid
           LEFT JOIN host_obstacles n ON n.host = d.host
           LEFT JOIN domain_obstacles o ON o.host = d.host AND o.uuid = d.uuid
           LEFT JOIN held_domains h ON h.host = d.host AND h.server = d.uuid
@@ -47,6 +49,26 @@ CHECK = Check(
             """,
             finds=("c1/s-1",),
             plans="pause domain s-1 on c1; its memory is kept"),
+        Scenario(
+            "started again since it was deleted: it counts from then, whatever runs beside it", """
+            hosts cell1            c1 c2
+            nova_shadow_instances  cell   uuid  host  deleted  deleted_at
+                                   cell1  s-1   c1    1        -9d
+                                   cell1  s-2   c1    2        -1m
+            libvirt_domains        host  uuid  state    id  persistent
+                                   c1    s-1   running  7   true
+                                   c1    s-2   running  8   true
+            qemu_processes         host  uuid  started
+                                   c1    s-1   -5m
+                                   c1    s-2   -2d
+                                   c2    s-1   -3m
+                                   c2    s-2   -1s
+            """,
+            finds=("c1/s-1", "c1/s-2"),
+            plans="""
+            pause domain s-1 on c1; its memory is kept
+            pause domain s-2 on c1; its memory is kept
+            """),
         Scenario(
             "stopped by us a week ago", """
             hosts cell1            c1

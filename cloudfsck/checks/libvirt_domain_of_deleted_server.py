@@ -23,17 +23,19 @@ CHECK = Check(
     text=__doc__,
     accused=("libvirt_domains",),
     query="""
-        SELECT d.host || '/' || d.uuid AS key, d.uuid AS server, s.name, s.project, s.cell, s.deleted_at,
+        SELECT d.host || '/' || d.uuid AS key, d.uuid AS server, s.name, s.project, s.cell, s.deleted_at, s.updated_at,
                s.host AS last_host, d.host, d.name AS domain, d.state, d.id AS run, d.persistent, d.xml_sha256,
                [d.host] AS hosts,
                CASE WHEN p.cell IS NOT NULL AND m.cell IS NOT NULL
                     THEN list_sort(list_distinct([p.cell, m.cell, s.cell])) END AS cells,
-               s.deleted_at AS since, 'cell:' || s.cell AS clock,
+               greatest(s.deleted_at, g.started) AS since,
+               CASE WHEN g.started > s.deleted_at THEN 'host:' || d.host ELSE 'cell:' || s.cell END AS clock,
                coalesce(n.why, o.why) AS by_hand, h.rung, h.since AS rung_since
           FROM libvirt_domains d
           JOIN deleted_servers s ON s.server = d.uuid
           LEFT JOIN mapped_servers p ON p.server = d.uuid
           LEFT JOIN mapped_hosts m ON m.host = d.host
+          LEFT JOIN domain_starts g ON g.host = d.host AND g.uuid = d.uuid
           LEFT JOIN host_obstacles n ON n.host = d.host
           LEFT JOIN domain_obstacles o ON o.host = d.host AND o.uuid = d.uuid
           LEFT JOIN held_domains h ON h.host = d.host AND h.server = d.uuid
@@ -92,6 +94,51 @@ CHECK = Check(
             """,
             finds=("c1/s-1",),
             plans="undefine domain s-1 on c1; its definition is saved there"),
+        Scenario(
+            "started again since it was deleted: it counts from then, whatever runs beside it", """
+            hosts cell1      c1 c2
+            nova_instances   cell   uuid  host  deleted  deleted_at
+                             cell1  s-1   c1    1        -9d
+                             cell1  s-2   c1    2        -1m
+            libvirt_domains  host  uuid  state    id  persistent
+                             c1    s-1   running  7   true
+                             c1    s-2   running  8   true
+            qemu_processes   host  uuid  started
+                             c1    s-1   -5m
+                             c1    s-2   -2d
+                             c2    s-1   -3m
+                             c2    s-2   -1s
+            """,
+            finds=("c1/s-1", "c1/s-2"),
+            plans="""
+            pause domain s-1 on c1; its memory is kept
+            pause domain s-2 on c1; its memory is kept
+            """),
+        Scenario(
+            "the same runs and definitions as we put on their rungs, and others under their names", """
+            hosts cell1      c1 c2
+            nova_instances   cell   uuid  host  deleted  deleted_at
+                             cell1  s-1   c1    1        -2d
+                             cell1  s-2   c1    2        -2d
+            libvirt_domains  host  uuid  state    id  persistent  xml_sha256
+                             c1    s-1   paused   7   true        d1
+                             c2    s-1   paused   7   true        d1
+                             c1    s-2   shutoff  -   true        d2
+                             c2    s-2   shutoff  -   true        d2
+            qemu_processes   host  uuid
+                             c1    s-1
+                             c2    s-1
+            holds            kind    host  server  rung     since  entry
+                             domain  c1    s-1     paused   -1d    7
+                             domain  c2    s-1     paused   -1d    6
+                             domain  c1    s-2     stopped  -7d    d2
+                             domain  c2    s-2     stopped  -7d    d9
+            """,
+            finds=("c1/s-1", "c1/s-2", "c2/s-1", "c2/s-2"),
+            plans="""
+            stop domain s-1 on c1; it stays defined, its memory is lost
+            undefine domain s-2 on c1; its definition is saved there
+            """),
         Scenario(
             "paused by us, and resumed by somebody since", """
             hosts cell1      c1

@@ -40,7 +40,7 @@ CHECK = Check(
              WHERE m.migration_type = 'evacuation' AND m.status IN ('done', 'completed') AND coalesce(m.deleted, 0) = 0
                AND NOT EXISTS (SELECT 1 FROM nova_migrations l WHERE l.cell = m.cell
                                   AND l.instance_uuid = m.instance_uuid AND l.id > m.id))
-        SELECT c.host || '/' || c.uuid AS key, c.uuid AS server, s.name, s.project, s.cell, s.vm_state,
+        SELECT c.host || '/' || c.uuid AS key, c.uuid AS server, s.name, s.project, s.cell, s.vm_state, s.updated_at,
                s.host AS nova_host, c.host, c.name AS domain, c.state, c.id AS run, c.persistent, c.xml_sha256,
                e.evacuated_at, others.hosts AS also_on,
                list_sort(list_distinct(list_concat(others.hosts, [c.host, s.host]))) AS hosts,
