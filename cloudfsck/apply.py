@@ -72,21 +72,60 @@ def apply(made: plan.Plan, checks: Mapping[str, Check], config: Config, state: S
             book.close()
 
 
-def undo(entries: Sequence[journal.Entry], state: State, means: Means) -> Iterator[Done]:
-    """Take acts back, the last first, each guarded by what stands there now."""
+def undo(entries: Sequence[journal.Entry], state: State, means: Means, *, named: bool = False) -> Iterator[Done]:
+    """Take acts back, the last first, each guarded by what stands there now.
+
+    What would run a guest again that runs elsewhere by now is taken back only where the act itself was `named`.
+    """
     with state.lease() as lease:
         freeze_broken_off(state)
         book = Journal(state.folder, state.new_run(), {"undo": entries[0].run if entries else "", "fence": lease.fence})
         try:
             for number, entry in enumerate(reversed(entries), start=1):
-                back = entry.act.undo(entry.saw)
+                try:
+                    back = entry.act.undo(entry.saw)
+                except KeyError:  # what was saved is told by the host when the act is done, and it was not heard
+                    back = None
                 shown = plan.Entry(number, entry.check, entry.key, "ask", back or entry.act, (entry.act.host,))
-                if back is None:
-                    yield Done(shown, "refused", "it cannot be undone")
+                why = "it cannot be undone" if back is None else _why_not_back(back, state, means, named)
+                if back is None or why:
+                    yield Done(shown, "refused", why)
                     continue
+                known = {(hold.host, hold.server) for hold in state.holds()}
+                if entry.outcome == "unknown" and (entry.act.host, entry.act.server) not in known:
+                    # it may have been done: then it stands where it would have put it, or the guard says that it moved
+                    _move(plan.Entry(number, entry.check, entry.key, "ask", entry.act, None), state, entry.run)
                 yield from _act(shown, book, lease, state, means, undoes=entry.name)
         finally:
             book.close()
+
+
+def _why_not_back(back: Act, state: State, means: Means, named: bool) -> str:
+    """Why an act may not be taken back now; empty when it may."""
+    if halts := state.halts():
+        return halts[0]
+    if frozen := state.frozen().get(back.server):
+        return frozen
+    if back.kind not in ("domain.resume", "domain.start") or named:
+        return ""
+    everywhere = means.look(Scope(frozenset({back.server}), None))
+    try:
+        others = everywhere.rows(
+            "SELECT host FROM libvirt_domains WHERE uuid = $server AND host <> $host AND state = 'running'"
+            " UNION SELECT host FROM qemu_processes WHERE uuid = $server AND host <> $host ORDER BY host",
+            {"server": back.server, "host": back.host},
+        )
+        gaps = [
+            gap for (table, _), gap in everywhere.heard().gaps.items() if table in ("libvirt_domains", "qemu_processes")
+        ]
+    finally:
+        everywhere.close()
+    if others:
+        where = ", ".join(row["host"] for row in others)
+        return f"it runs on {where}, and two guests would write to the same disks; to do it all the same, name the act"
+    if gaps:
+        return f"it may run elsewhere: {gaps[0]}; to do it all the same, name the act"
+    return ""
 
 
 def freeze_broken_off(state: State) -> None:
@@ -170,15 +209,18 @@ def _act(
             yield Done(entry, "moved", str(error))
             return
         state.renew(lease)
+        state.freeze(act.host, act.server, f"run {book.run} was at it", utcnow() + FREEZE)
         book.begin(entry.number, entry.check, entry.key, act, undoes)
         try:
             saw = means.send(act, lease)
         except (Moved, Refused) as error:
             outcome = "moved" if isinstance(error, Moved) else "refused"
+            state.thaw(act.host, act.server)
             book.end(entry.number, outcome, str(error), {})
             yield Done(entry, outcome, str(error))
             return
         except Trouble as error:
+            state.thaw(act.host, act.server)
             book.end(entry.number, "failed", str(error), {})
             yield Done(entry, "failed", str(error))
             raise Trouble(f"{entry} failed, and nothing was changed by it: {error}") from error
@@ -191,7 +233,9 @@ def _act(
         book.end(entry.number, "done", "", saw)
         yield Done(entry, "done", "")
         difference = _difference(expected, means.look(scope))
-        if difference:
+        if not difference:
+            state.thaw(act.host, act.server)
+        else:
             state.freeze(act.host, act.server, f"it did not do what it declares: {difference}", utcnow() + FREEZE)
             raise Trouble(f"{entry} did not do what it declares, and the run stops: {difference}")
     finally:

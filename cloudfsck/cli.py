@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -88,6 +89,10 @@ def main() -> None:
         status = TROUBLE
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stderr.close()
+        status = TROUBLE
+    except Exception:  # noqa: BLE001 (a fault of ours; Python's own status for it, 1, would say that faults were corrected)
+        err.print_exception()
+        err.print("cloudfsck: this is a fault of cloudfsck itself; nothing was repaired after it", style="red")
         status = TROUBLE
     if status == 130:  # what Typer makes of Ctrl-C
         status = CANCELLED
@@ -212,7 +217,9 @@ def _plan(session: Session, verdict: Verdict, snapshot: Snapshot, purge: bool) -
 
 def _status(verdict: Verdict) -> int:
     faults = any(finding.state in ("seen", "proven") for finding in verdict.findings)
-    unknown = bool(verdict.stops or verdict.gaps) or any(answer.unknown for answer in verdict.answers.values())
+    faults = faults or any(one.certain for one in verdict.acquitted)
+    unproven = any(finding.state == "unproven" for finding in verdict.findings)
+    unknown = bool(verdict.stops or verdict.gaps) or unproven or any(one.unknown for one in verdict.answers.values())
     return (LEFT if faults else CLEAN) + (TROUBLE if unknown else CLEAN)
 
 
@@ -304,17 +311,17 @@ def purge(
 
 
 def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, dry_run: bool, format: Format) -> int:
-    if plan_file is not None:
-        made = plan.load(plan_file, session.config.cloud.name, session.active)
-        if made.purge != purging:
-            raise Trouble(f"{plan_file} is a plan to purge, and `repair` never destroys")
-        left, status = 0, CLEAN
-    else:
-        verdict, snapshot = _judge(session)
-        made = _plan(session, verdict, snapshot, purging)
-        _finish(session, snapshot)
-        left = sum(finding.state in ("seen", "proven") for finding in verdict.findings)
-        status = _status(verdict) & TROUBLE
+    given = None if plan_file is None else plan.load(plan_file, session.config.cloud.name, session.active)
+    if given is not None and given.purge != purging:
+        raise Trouble(f"{plan_file} is a plan to purge, and `repair` never destroys")
+    # a plan may be hours old: what stops all repairs shows only in a reading of the whole cloud
+    verdict, snapshot = _judge(session)
+    made = _plan(session, verdict, snapshot, purging)
+    _finish(session, snapshot)
+    if given is not None:
+        made = replace(given, entries=() if verdict.stops else given.entries, stops=verdict.stops)
+    status = _status(verdict) & TROUBLE
+    left = {(one.check, one.key) for one in verdict.findings if one.state in ("seen", "proven")}
     if dry_run or not made.entries:
         _show(format, partial(report.plan_text, made), partial(plan.to_json, made))
         return status + (LEFT if left else CLEAN)
@@ -332,18 +339,14 @@ def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, 
         if format is Format.json:
             shown = [report.done_json(one.entry, one.outcome, one.why) for one in done]
             print(json.dumps({"schema_version": report.VERSION, "acts": shown}, indent=2, default=str))
-    corrected = sum(one.outcome == "done" for one in done)
-    failed = any(one.outcome in ("failed", "unknown") for one in done)
-    faults = left - corrected if plan_file is None and not purging else len(made.entries) - corrected
+    corrected = {(one.entry.check, one.entry.key) for one in done if one.outcome == "done"}
+    left |= {(one.entry.check, one.entry.key) for one in done}
+    if any(one.outcome in ("failed", "unknown") for one in done):
+        status = TROUBLE
     if format is Format.text:
-        out.print(
-            f"{corrected} of {len(made.entries)} acts done; `cloudfsck undo` lists what can be taken back", style="bold"
-        )
-    return (
-        (CORRECTED if corrected else CLEAN)
-        + (LEFT if faults > 0 else CLEAN)
-        + (status or (TROUBLE if failed else CLEAN))
-    )
+        said = f"{len(corrected)} of {len(made.entries)} acts done; `cloudfsck undo` lists what can be taken back"
+        out.print(said, style="bold")
+    return (CORRECTED if corrected else CLEAN) + (LEFT if left - corrected else CLEAN) + status
 
 
 def _ask(session: Session, question: str) -> None:
@@ -385,7 +388,7 @@ def undo(
         entries = [entry for entry in entries if str(entry.number) == number]
         if not entries:
             raise Trouble(f"run {run} has no act {number}")
-    wanted = [entry for entry in entries if entry.outcome == "done" and entry.undone_by is None]
+    wanted = [entry for entry in entries if entry.outcome in ("done", "unknown") and entry.undone_by is None]
     if not wanted:
         _show(format, "Nothing to take back.", {"schema_version": report.VERSION, "acts": []})
         return CLEAN
@@ -398,7 +401,7 @@ def undo(
         _ask(session, f"Take back these {len(wanted)} acts on {session.config.cloud.name}?")
     done: list[apply.Done] = []
     try:
-        for one in apply.undo(wanted, session.state, means):
+        for one in apply.undo(wanted, session.state, means, named=bool(number)):
             done.append(one)
             if format is Format.text:
                 out.print(report.done_text(one.entry, one.outcome, one.why))
@@ -620,7 +623,11 @@ def keep_add(
         raise typer.BadParameter(f"there is no kind {kind!r}; the kinds are: {', '.join(KEEP_KINDS)}")
     if until is not None and until <= utcnow():
         raise typer.BadParameter(f"{until:%Y-%m-%d} is past: the keep would never hold")
+    if kind == "id":
+        pattern = pattern.lower()  # as Nova and libvirt write UUIDs
     number = Session(context).state.keep(kind, pattern, reason, until)
+    if kind == "tag":
+        err.print("Nova forgets a server's tags when it deletes the server: this keeps only servers that live.")
     out.print(f"keep {number} added: {kind} {pattern}", markup=False)
     return CLEAN
 

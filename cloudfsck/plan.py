@@ -65,7 +65,7 @@ class Plan:
 
 def make(
     verdict: Verdict, checks: Mapping[str, Check], cloud: str, *, purge: bool, keeps: Sequence[Keep],
-    tags: Mapping[str, Sequence[str]], frozen: Mapping[str, str], first_reading: bool,
+    tags: Mapping[str, Sequence[str]] | None, frozen: Mapping[str, str], first_reading: bool,
 ) -> Plan:  # fmt: skip
     """What `repair` would do, or with `purge` what `purge` would: the last rungs, which destroy."""
     wanted: list[tuple[Finding, Act]] = []
@@ -103,7 +103,7 @@ def make(
 
 
 def _why_not(
-    finding: Finding, keeps: Sequence[Keep], tags: Mapping[str, Sequence[str]], frozen: Mapping[str, str]
+    finding: Finding, keeps: Sequence[Keep], tags: Mapping[str, Sequence[str]] | None, frozen: Mapping[str, str]
 ) -> str:
     """Why a finding is not repaired; empty when it is."""
     if why := kept_or_frozen(finding, keeps, tags, frozen):
@@ -116,15 +116,19 @@ def _why_not(
 
 
 def kept_or_frozen(
-    finding: Finding, keeps: Sequence[Keep], tags: Mapping[str, Sequence[str]], frozen: Mapping[str, str]
+    finding: Finding, keeps: Sequence[Keep], tags: Mapping[str, Sequence[str]] | None, frozen: Mapping[str, str]
 ) -> str:
     """Whether somebody said that the object must never be touched, or an act on it ended nobody knows how."""
-    kept = next((keep for keep in keeps if keep.matches(finding.row, tags.get(finding.server, ()))), None)
+    if tags is None and any(keep.kind == "tag" for keep in keeps):
+        return "a keep names a tag, and not every cell's tags could be read"
+    kept = next((keep for keep in keeps if keep.matches(finding.row, (tags or {}).get(finding.server, ()))), None)
     return str(kept) if kept is not None else frozen.get(finding.server, "")
 
 
-def tags(snapshot: Snapshot) -> dict[str, list[str]]:
-    """The tags on servers, for the keeps that name one."""
+def tags(snapshot: Snapshot) -> dict[str, list[str]] | None:
+    """The tags on servers, for the keeps that name one; None where not every cell's could be read."""
+    if any(table == "nova_tags" for table, _ in snapshot.heard().gaps):
+        return None
     found: dict[str, list[str]] = {}
     for server, tag in snapshot.db.execute("SELECT resource_id, tag FROM nova_tags").fetchall():
         found.setdefault(server, []).append(tag)
@@ -133,16 +137,19 @@ def tags(snapshot: Snapshot) -> dict[str, list[str]]:
 
 def played(made: Plan, checks: Mapping[str, Check], snapshot: Snapshot) -> Plan:
     """The plan with how many findings it would leave: its acts' effects on the snapshot, the checks run over that, and
-    all of it taken back.  Raises Trouble if acts of the plan contradict each other."""
+    all of it taken back.  An act that cannot take effect, there or after the others, is left out."""
+    entries: list[Entry] = []
+    left: list[LeftOut] = []
     with snapshot.supposing():
         for entry in made.entries:
             try:
                 entry.act.effect(snapshot.db)
+                entries.append(entry)
             except Moved as error:
-                raise Trouble(f"the plan contradicts itself at {entry}: {error}") from error
+                left.append(LeftOut(entry.check, entry.key, f"it cannot be done now: {error}"))
         answers = checking.run_all(checks, snapshot).values()
-    left = sum(finding.state != "held" for answer in answers for finding in answer.findings)
-    return replace(made, leaves=left)
+    leaves = sum(finding.state != "held" for answer in answers for finding in answer.findings)
+    return replace(made, entries=tuple(entries), left_out=(*made.left_out, *left), leaves=leaves)
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -203,6 +210,10 @@ def load(path: Path, cloud: str, checks: Iterable[str]) -> Plan:
             )
             for one in given["acts"]
         )  # fmt: skip
-        return Plan(cloud, given["made_at"], given["run"], bool(given["purge"]), entries, ())
+        if len({entry.number for entry in entries}) < len(entries):
+            raise Trouble(f"the plan {path} has two acts of one number; each is known in the journal by its own")
+        left_out = tuple(LeftOut(one["check"], one["key"], one["why"]) for one in given["left_out"])
+        stops = tuple(str(stop) for stop in given["stops"])
+        return Plan(cloud, given["made_at"], given["run"], bool(given["purge"]), entries, left_out, stops)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Trouble(f"the plan {path} is not as cloudfsck writes it: {type(error).__name__} {error}") from error

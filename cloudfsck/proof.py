@@ -31,6 +31,15 @@ SAMPLE = 100
 
 
 @dataclass(frozen=True)
+class Acquitted:
+    """Something that we hold and no finding speaks of; `certain` when its check could look at everything."""
+
+    hold: Hold
+    why: str
+    certain: bool
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a reading of the whole cloud came to.
 
@@ -44,7 +53,7 @@ class Verdict:
     answers: Mapping[str, Answer]
     findings: tuple[Finding, ...]
     due: frozenset[tuple[str, str]]
-    acquitted: tuple[tuple[Hold, str], ...]
+    acquitted: tuple[Acquitted, ...]
     stops: tuple[str, ...]
     gaps: tuple[Gap, ...]
     parts: int
@@ -68,6 +77,7 @@ def judge(
     gaps = tuple(gap for _, gap in sorted(snapshot.heard().gaps.items()))
     state.note_reading(run, whole=not any(gap.table.startswith("nova_") for gap in gaps))
 
+    _adopt(found, state, run)
     findings: list[Finding] = []
     candidates: list[Finding] = []
     for name, answer in answers.items():
@@ -97,7 +107,7 @@ def judge(
     _remember(snapshot, state)
     findings.sort(key=lambda finding: (list(checks).index(finding.check), finding.key))
     parts = snapshot.db.execute("SELECT count(*) FROM ledger").fetchone()
-    acquitted = tuple(_acquitted(snapshot, state, findings))
+    acquitted = tuple(_acquitted(snapshot, state, findings, judged))
     return Verdict(
         run, utcnow(), answers, tuple(findings), frozenset(due), acquitted, stops, gaps, parts[0] if parts else 0
     )
@@ -160,14 +170,14 @@ def unsettled(finding: Finding, check: Check, config: Config, clocks: Mapping[st
     elif whose in clocks:
         age = clocks[whose] - since
     else:
-        return f"the clock of {whose} was not read, which dated it"
+        return f"the clock of {whose}, which dated it, was not read or stepped back"
     return "" if age >= needed else f"it is {words(age)} old, and counts after {words(needed)}"
 
 
 def overdue(finding: Finding, config: Config) -> bool:
     """Whether a held finding has stood on its rung for its time."""
-    since: dt.datetime = finding.row["rung_since"]
-    return utcnow() - since >= config.ladder.time(str(finding.row["rung"]))
+    since: dt.datetime | None = finding.row["rung_since"]
+    return since is not None and utcnow() - since >= config.ladder.time(str(finding.row["rung"]))
 
 
 def over(name: str, check: Check, answer: Answer, state: State, config: Config) -> str:
@@ -192,18 +202,40 @@ def most(name: str, check: Check, config: Config) -> int:
     return check.limit if limit is None or limit.count is None else limit.count
 
 
-def _acquitted(snapshot: Snapshot, state: State, findings: Sequence[Finding]) -> Iterable[tuple[Hold, str]]:
+def _adopt(found: Iterable[Finding], state: State, run: str) -> None:
+    """Hold again what lies in quarantine though no record says so: its act never came to an end that we saw."""
+    known = {(hold.host, hold.entry) for hold in state.holds()}
+    for finding in found:
+        row = finding.row
+        quarantined = finding.state == "held" and bool(row.get("entry")) and row["rung_since"] is not None
+        if quarantined and (row["host"], row["entry"]) not in known:
+            since = row["rung_since"].replace(microsecond=0)
+            server, entry = finding.server, row["entry"]
+            state.hold(Hold(finding.check, "directory", row["host"], server, "quarantined", since, run, entry))
+
+
+def _acquitted(
+    snapshot: Snapshot, state: State, findings: Sequence[Finding], judged: frozenset[str]
+) -> Iterable[Acquitted]:
     """What we hold and no finding speaks of.  Where the object is gone, or somebody moved it on, the hold is over."""
     condemned = {(str(finding.row.get("host")), finding.server) for finding in findings}
     heard = snapshot.heard()
+    found = snapshot.db.execute("SELECT min(started) FROM ledger").fetchone()
+    began = found[0] if found else None
     for hold in state.holds():
+        if began is None or hold.since >= began:
+            continue  # made while, or after, this was read
         if (hold.host, hold.server) in condemned:
             continue
         table = "libvirt_domains" if hold.kind == "domain" else "quarantine"
         if gap := heard.lacks(table, hold.host, hold.server):
-            yield hold, f"nothing is known of it now: {gap}"
+            yield Acquitted(hold, f"nothing is known of it now: {gap}", False)
+        elif _stands(snapshot, hold) and hold.check not in judged:
+            yield Acquitted(hold, "nothing is known of it now: its check could not look at everything", False)
         elif _stands(snapshot, hold):
-            yield hold, "nothing condemns it any more; `cloudfsck undo` lists the acts that put it there"
+            yield Acquitted(
+                hold, "nothing condemns it any more; `cloudfsck undo` lists the acts that put it there", True
+            )
         else:
             state.release(hold.kind, hold.host, hold.server)
 
@@ -218,12 +250,20 @@ def _stands(snapshot: Snapshot, hold: Hold) -> bool:
     return bool(found and found[0])
 
 
-def _stops(snapshot: Snapshot, state: State, clocks: Mapping[str, dt.datetime]) -> tuple[str, ...]:
+def _stops(snapshot: Snapshot, state: State, clocks: dict[str, dt.datetime]) -> tuple[str, ...]:
     """Why nothing may be repaired in this cloud now."""
     for why in _restored(snapshot, state):
         state.halt(why)
     stops = [f"{why}; `cloudfsck accept-restore` takes the databases as they are now" for why in state.halts()]
+    skewed = snapshot.db.execute(
+        "SELECT DISTINCT part FROM ledger WHERE per IN ('api', 'cell')"
+        " AND (clock < started - INTERVAL 5 MINUTE OR clock > finished + INTERVAL 5 MINUTE) ORDER BY part"
+    ).fetchall()
+    stops += [f"the clock of {part} and ours differ by more than five minutes" for (part,) in skewed]
     for part, (before, now) in sorted(state.clocks(clocks).items()):
+        if part.startswith("host:"):  # only what this host dated is in doubt
+            clocks.pop(part, None)
+            continue
         stops.append(f"the clock of {part} stepped back from {before:%Y-%m-%d %H:%M:%S} to {now:%Y-%m-%d %H:%M:%S} UTC")
 
     def count(query: str) -> int:
@@ -248,6 +288,7 @@ def _restored(snapshot: Snapshot, state: State) -> Iterable[str]:
                                " SELECT cell, id FROM nova_shadow_instances) GROUP BY cell").fetchall()  # fmt: skip
     highest = dict(gone)
     heard = snapshot.heard()
+    yield from _fallen(snapshot, state)
     for cell, number, uuid, taken_at in state.samples():
         if heard.lacks("nova_instances", cell, uuid) or heard.lacks("nova_shadow_instances", cell, uuid):
             continue
@@ -273,9 +314,42 @@ def _restored(snapshot: Snapshot, state: State) -> Iterable[str]:
             return
 
 
+def _fallen(snapshot: Snapshot, state: State) -> Iterable[str]:
+    """Marks that fell: the heartbeats of a service, or the highest migration, in a cell that did not purge since."""
+    heights = _heights(snapshot)
+    for cell, name, height, taken_at in state.marks():
+        now = heights.get(cell, {}).get(name)
+        if now is None or now >= height:
+            continue
+        older = snapshot.db.execute(
+            "SELECT count(*) FROM nova_shadow_migrations WHERE cell = $cell AND deleted_at < $taken",
+            {"cell": cell, "taken": taken_at},
+        ).fetchone()
+        if name != "migrations" or (older and older[0]):
+            yield f"in {cell} {name} fell from {height} to {now}: its database was restored"
+            return
+
+
+def _heights(snapshot: Snapshot) -> dict[str, dict[str, int]]:
+    """What only grows, by cell: the heartbeats of each service, and the highest migration."""
+    rows = snapshot.db.execute(
+        "SELECT cell, 'heartbeats of ' || \"binary\" || ' on ' || host || ' (' || id || ')', report_count"
+        " FROM nova_services WHERE report_count NOTNULL AND id NOTNULL AND host NOTNULL"
+        " UNION ALL SELECT cell, 'migrations', max(id)"
+        " FROM (SELECT cell, id FROM nova_migrations UNION ALL SELECT cell, id FROM nova_shadow_migrations)"
+        " WHERE id NOTNULL GROUP BY cell"
+    ).fetchall()
+    heights: dict[str, dict[str, int]] = {}
+    for cell, name, height in rows:
+        heights.setdefault(cell, {})[name] = height
+    return heights
+
+
 def _remember(snapshot: Snapshot, state: State) -> None:
-    """Keep a sample of every cell that was read: the newest rows, and others by chance."""
+    """Keep a sample of every cell that was read: the newest rows, and others by chance; and what only grows."""
     heard = snapshot.heard()
+    for cell, heights in _heights(snapshot).items():
+        state.mark(cell, dict(sorted(heights.items(), key=lambda mark: mark[0] != "migrations")[:SAMPLE]))
     for cell in heard.parts("nova_instances"):
         if heard.lacks("nova_instances", cell, ""):
             continue

@@ -39,7 +39,7 @@ def check_json(verdict: Verdict, checks: Mapping[str, Check], config: Config, sn
         "acquitted": [
             {"kind": hold.kind, "host": hold.host, "server": hold.server, "rung": hold.rung,
              "since": _time(hold.since), "run": hold.run, "why": why}
-            for hold, why in verdict.acquitted
+            for hold, why in ((one.hold, one.why) for one in verdict.acquitted)
         ],
         "unknown": [
             {"check": name, "table": gap.table, "part": gap.part, "why": gap.why}
@@ -54,6 +54,7 @@ def check_json(verdict: Verdict, checks: Mapping[str, Check], config: Config, sn
             for name, answer in verdict.answers.items()
         ],
         "skipped": [{"check": name, "why": why} for name, why in sorted(config.skip.items())],
+        "gone": [{"host": name, "why": why} for name, why in sorted(config.hosts.gone.items())],
         "stops": list(verdict.stops),
     }  # fmt: skip
 
@@ -126,7 +127,7 @@ def commands(finding: Finding, check: Check) -> list[str]:
 
 
 def _until(row: Row, config: Config) -> dt.datetime:
-    since: dt.datetime = row["rung_since"]
+    since: dt.datetime = row["rung_since"] or utcnow()  # a broken quarantine does not say since when
     return since + config.ladder.time(str(row["rung"]))
 
 
@@ -158,13 +159,16 @@ def check_text(verdict: Verdict, checks: Mapping[str, Check], config: Config) ->
         lines.append(Text())
     if verdict.acquitted:
         lines.append(Text("Held, and no longer condemned:", "bold yellow"))
-        lines += [Text(f"  {hold.rung:12}{hold.host}/{hold.server}  {why}") for hold, why in verdict.acquitted]
+        lines += [
+            Text(f"  {one.hold.rung:12}{one.hold.host}/{one.hold.server}  {one.why}") for one in verdict.acquitted
+        ]
         lines.append(Text())
     if verdict.gaps:
         lines.append(Text("Could not be read, and nothing is said of what rests on it:", "bold magenta"))
         lines += [*_gaps(verdict), Text()]
     lines += [Text(f"Nothing is repaired: {stop}", "bold red") for stop in verdict.stops]
     lines += [Text(f"Skipped: {name}: {why}", "dim") for name, why in sorted(config.skip.items())]
+    lines += [Text(f"Not asked: {name}, gone: {why}", "dim") for name, why in sorted(config.hosts.gone.items())]
     lines.append(_sum(verdict, faults, held, config))
     return Text("\n").join(lines)
 

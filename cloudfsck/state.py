@@ -89,6 +89,14 @@ _SAMPLES = Table(
     Column("taken_at", DateTime, nullable=False),
 )  # fmt: skip
 
+_MARKS = Table(
+    "marks", _META,
+    Column("cell", String(255), primary_key=True),
+    Column("name", String(255), primary_key=True),
+    Column("height", BigInteger, nullable=False),
+    Column("taken_at", DateTime, nullable=False),
+)  # fmt: skip
+
 _CLOCKS = Table(
     "clocks", _META,
     Column("part", String(255), primary_key=True),
@@ -281,6 +289,10 @@ class State:
             db.execute(delete(_FROZEN).where(_FROZEN.c.host == host, _FROZEN.c.server == server))
             db.execute(insert(_FROZEN).values(host=host, server=server, why=why, until=until))
 
+    def thaw(self, host: str, server: str) -> None:
+        with self._engine.begin() as db:
+            db.execute(delete(_FROZEN).where(_FROZEN.c.host == host, _FROZEN.c.server == server))
+
     def frozen(self) -> dict[str, str]:
         """Why the cases of these servers may not be touched now."""
         now = utcnow()
@@ -331,6 +343,20 @@ class State:
             if kept:
                 db.execute(insert(_SAMPLES), kept)
 
+    def marks(self) -> list[tuple[str, str, int, dt.datetime]]:
+        """What only grows in a cell's database, as it stood: (cell, name, height, when)."""
+        with self._engine.begin() as db:
+            return [(row.cell, row.name, row.height, row.taken_at) for row in db.execute(select(_MARKS))]
+
+    def mark(self, cell: str, heights: Mapping[str, int]) -> None:
+        """Keep these marks of a cell in place of the earlier ones."""
+        now = utcnow()
+        with self._engine.begin() as db:
+            db.execute(delete(_MARKS).where(_MARKS.c.cell == cell))
+            rows = [{"cell": cell, "name": name, "height": height, "taken_at": now} for name, height in heights.items()]
+            if rows:
+                db.execute(insert(_MARKS), rows)
+
     def clocks(self, said: Mapping[str, dt.datetime]) -> dict[str, tuple[dt.datetime, dt.datetime]]:
         """Note what each clock says now, and return those that stepped back: {part: (before, now)}."""
         back = {}
@@ -358,7 +384,7 @@ class State:
         """Take what the databases hold now as right: forget what stopped repairs, the samples and the clocks."""
         accepted = self.halts()
         with self._engine.begin() as db:
-            for table in (_HALTS, _SAMPLES, _CLOCKS, _READINGS):
+            for table in (_HALTS, _SAMPLES, _MARKS, _CLOCKS, _READINGS):
                 db.execute(delete(table))
         return accepted
 

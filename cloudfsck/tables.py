@@ -363,6 +363,7 @@ TABLES: tuple[Table, ...] = (
         last_seen_up  TIMESTAMP  Its last heartbeat.
         forced_down   BOOLEAN    Whether an operator declared it dead (before an evacuation).
         version       BIGINT     The service version that it reports.
+        report_count  BIGINT     Its heartbeats; the number only grows.
         deleted       BIGINT     0 while the row lives.
         """,
         origin="services",

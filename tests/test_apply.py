@@ -196,10 +196,11 @@ def test_undo_does_not_trample_what_happened_since(cloud: Cloud) -> None:
 
 def test_a_hold_ends_when_the_object_is_gone_or_acquitted(cloud: Cloud) -> None:
     cloud.apply(cloud.plan())
+    cloud.truth.db.execute("UPDATE ledger SET started = '2999-01-01', finished = '2999-01-01', clock = '2999-01-01'")
     cloud.truth.db.execute("DELETE FROM libvirt_domains WHERE uuid = 's-1'")
     cloud.truth.db.execute("UPDATE nova_instances SET deleted = 0, deleted_at = NULL WHERE uuid = 's-3'")
     verdict = cloud.judge()
-    assert [(hold.server, why.split(";")[0]) for hold, why in verdict.acquitted] == [
+    assert [(one.hold.server, one.why.split(";")[0]) for one in verdict.acquitted] == [
         ("s-3", "nothing condemns it any more")
     ]
     assert [hold.server for hold in cloud.state.holds()] == ["s-3"]

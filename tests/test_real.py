@@ -399,7 +399,7 @@ def test_a_domain_that_changed_before_it_is_stopped_is_left_alone(change: str, c
     virsh(change)(cloud)
     now = cloud.facts(ZOMBIE, "compute1")
     with pytest.raises(Moved):
-        sent(user, domain.Stop("compute1", ZOMBIE.uuid, act.run, True, "2026-01-01 00:00:00"))
+        sent(user, domain.Stop("compute1", ZOMBIE.uuid, act.run, True, "", "2026-01-01 00:00:00"))
     assert cloud.facts(ZOMBIE, "compute1") == now
 
 

@@ -257,6 +257,7 @@ class Sources:
         )
         new = {row["host"] for row in late} - set(first.hosts) - set(self.config.hosts.gone)
         _part_twins(snapshot)
+        self._doubt_the_gone(snapshot)
         now = _now()
         rows = [
             {"host": host.host, "cell": host.cell, "node": host.node, "hypervisor_type": host.hypervisor_type,
@@ -271,6 +272,16 @@ class Sources:
             snapshot.add(hypervisors.gaps(sorted(new), "appeared while the cloud was read"))
         table = pa.Table.from_pylist(rows, _ROSTER)
         snapshot.add([Piece("roster", "", None if why else table, why, None, now, now)])
+
+    def _doubt_the_gone(self, snapshot: Snapshot) -> None:
+        """A host that the configuration calls gone, and that Nova still uses, is a gap like any that was not asked."""
+        used = snapshot.rows(
+            "SELECT DISTINCT host FROM live_servers WHERE host IN (SELECT unnest($gone))"
+            " UNION SELECT host FROM compute_services WHERE up AND host IN (SELECT unnest($gone)) ORDER BY host",
+            {"gone": sorted(self.config.hosts.gone)},
+        )
+        hosts = [row["host"] for row in used]
+        snapshot.add(hypervisors.gaps(hosts, "hosts.gone says that it is gone, and Nova still uses it"))
 
     def _own(self) -> Iterator[Piece]:
         """What comes from our configuration and our state store."""
