@@ -320,3 +320,66 @@ def _pass(monkeypatch: pytest.MonkeyPatch, time: dt.timedelta) -> None:
     later = dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0) + time + dt.timedelta(minutes=1)
     for module in ("state", "apply", "proof"):
         monkeypatch.setattr(f"cloudfsck.{module}.utcnow", lambda: later)
+
+
+def test_tags_that_could_not_be_read_keep_everything_where_a_keep_names_one(cloud: Cloud) -> None:
+    cloud.state.keep("tag", "precious", "because", None)
+    made = cloud.plan()
+    assert [entry.act.server for entry in made.entries] == ["s-1"]
+    cloud.truth.db.execute("UPDATE ledger SET whole = FALSE, why = 'lost' WHERE table_name = 'nova_tags'")
+    assert cloud.plan().entries == ()
+    assert cloud.apply(made) == [("moved", "s-1")]
+
+
+def test_what_is_under_way_is_frozen_for_other_machines_too(cloud: Cloud) -> None:
+    frozen: list[dict[str, str]] = []
+    cloud.before_send = lambda act: frozen.append(cloud.state.frozen())
+    cloud.apply(cloud.plan())
+    assert [list(one) for one in frozen] == [["s-1"], ["s-3"]]
+    assert cloud.state.frozen() == {}
+
+
+def test_undo_is_gated_by_halts_and_freezes(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloud.apply(cloud.plan())
+    (run,) = journal.runs(cloud.state.folder)
+    entries = journal.read(cloud.state.folder, run)
+    cloud.state.freeze("c1", "s-1", "nobody knows", dt.datetime(2999, 1, 1))
+    assert [one.outcome for one in apply.undo(entries, cloud.state, cloud.means)] == ["done", "refused"]
+    cloud.state.halt("in cell1 instance 7 is gone")
+    again = list(apply.undo(entries, cloud.state, cloud.means))
+    assert {one.outcome for one in again} == {"refused"}
+    assert "instance 7 is gone" in again[0].why
+
+
+def test_a_guest_that_runs_elsewhere_is_started_again_only_by_its_name(cloud: Cloud) -> None:
+    cloud.apply(cloud.plan())
+    cloud.truth.db.execute("INSERT INTO libvirt_domains (host, uuid, state) VALUES ('c2', 's-1', 'running')")
+    (run,) = journal.runs(cloud.state.folder)
+    entries = [entry for entry in journal.read(cloud.state.folder, run) if entry.act.server == "s-1"]
+    (done,) = apply.undo(entries, cloud.state, cloud.means)
+    assert (done.outcome, done.why.split(",")[0]) == ("refused", "it runs on c2")
+    (done,) = apply.undo(entries, cloud.state, cloud.means, named=True)
+    assert done.outcome == "done"
+
+
+def test_an_act_whose_end_was_not_heard_can_be_taken_back(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(act: Act) -> None:
+        raise Outcomeless("the connection broke")
+
+    cloud.after_send = lose
+    cloud.apply(cloud.plan())
+    cloud.after_send = lambda act: None
+    _pass(monkeypatch, apply.FREEZE)
+    (run,) = journal.runs(cloud.state.folder)
+    done = list(apply.undo(journal.read(cloud.state.folder, run), cloud.state, cloud.means))
+    assert [one.outcome for one in done] == ["done", "done"]
+    assert set(cloud.states().values()) == {"running"}
+    assert cloud.state.holds() == []
+
+
+def test_a_plan_with_one_number_twice_is_refused(cloud: Cloud, tmp_path: Path) -> None:
+    plan.save(cloud.plan(), tmp_path / "plan.json")
+    whole = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps({**whole, "acts": [whole["acts"][0]] * 2}))
+    with pytest.raises(Trouble, match="two acts of one number"):
+        plan.load(tmp_path / "plan.json", "tiny", ["libvirt-domain-of-deleted-server"])

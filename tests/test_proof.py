@@ -12,6 +12,8 @@ from cloudfsck.model import Scope
 from cloudfsck.snapshot import Snapshot
 from tests.tiny import ZOMBIE, Cloud
 
+MIGRATION = "INSERT INTO nova_migrations (cell, id, instance_uuid, status) VALUES ('cell1', 9, 's-2', 'done')"
+
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Cloud:
@@ -146,3 +148,29 @@ def test_a_clock_that_steps_back_stops_repairs(cloud: Cloud) -> None:
     stops = cloud.plan().stops
     assert any("the clock of cell:cell1 stepped back" in stop for stop in stops)
     assert "the clock of cell1 and ours differ by more than five minutes" in stops
+
+
+def test_a_database_that_was_restored_is_noticed_by_what_only_grows(cloud: Cloud) -> None:
+    cloud.truth.db.execute("UPDATE nova_services SET id = 1, report_count = 500 WHERE host = 'c1'")
+    cloud.truth.db.execute(MIGRATION)
+    assert cloud.plan().stops == ()
+    cloud.truth.db.execute("DELETE FROM nova_migrations")  # archived and purged, for all that can be seen
+    assert cloud.plan().stops == ()
+    cloud.truth.db.execute("UPDATE nova_services SET report_count = 499 WHERE host = 'c1'")
+    assert "heartbeats of nova-compute on c1 (1) fell from 500 to 499" in cloud.plan().stops[0]
+
+
+def test_migrations_that_are_gone_though_nothing_was_purged_are_a_sign_too(cloud: Cloud) -> None:
+    cloud.truth.db.execute(MIGRATION)
+    cloud.truth.db.execute(
+        "INSERT INTO nova_shadow_migrations (cell, id, instance_uuid, deleted_at)"
+        " VALUES ('cell1', 3, 's-0', '2025-01-01')"
+    )
+    assert cloud.plan().stops == ()
+    cloud.truth.db.execute("DELETE FROM nova_migrations")
+    assert "migrations fell from 9 to 3" in cloud.plan().stops[0]
+
+
+def test_a_clock_far_from_ours_stops_repairs(cloud: Cloud) -> None:
+    cloud.truth.db.execute("UPDATE ledger SET clock = clock + INTERVAL 6 MINUTE WHERE per = 'cell'")
+    assert "the clock of cell1 and ours differ by more than five minutes" in cloud.plan().stops
