@@ -91,13 +91,34 @@ def undo(entries: Sequence[journal.Entry], state: State, means: Means, *, named:
                 if back is None or why:
                     yield Done(shown, "refused", why)
                     continue
-                known = {(hold.host, hold.server) for hold in state.holds()}
-                if entry.outcome == "unknown" and (entry.act.host, entry.act.server) not in known:
-                    # it may have been done: then it stands where it would have put it, or the guard says that it moved
-                    _move(plan.Entry(number, entry.check, entry.key, "ask", entry.act, None), state, entry.run)
-                yield from _act(shown, book, lease, state, means, undoes=entry.name)
+                adopted = _adopt(entry, state)
+                for one in _act(shown, book, lease, state, means, undoes=entry.name):
+                    yield one
+                    if adopted and one.outcome != "done":
+                        state.release(adopted.kind, adopted.host, adopted.server)
         finally:
             book.close()
+
+
+def _adopt(entry: journal.Entry, state: State) -> Hold | None:
+    """Hold what an act may have put on a rung, though its end was not heard, so that it can be taken back from there;
+    the guard of the undo says whether it was."""
+    act = entry.act
+    held = {(hold.host, hold.server) for hold in state.holds()}
+    if entry.outcome != "unknown" or act.rung is None or (act.host, act.server) in held:
+        return None
+    hold = Hold(
+        entry.check,
+        act.kind.split(".")[0],
+        act.host,
+        act.server,
+        act.rung,
+        utcnow(),
+        entry.run,
+        getattr(act, "entry", ""),
+    )
+    state.hold(hold)
+    return hold
 
 
 def _why_not_back(back: Act, state: State, means: Means, named: bool) -> str:

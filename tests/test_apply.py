@@ -377,6 +377,22 @@ def test_an_act_whose_end_was_not_heard_can_be_taken_back(cloud: Cloud, monkeypa
     assert cloud.state.holds() == []
 
 
+def test_an_act_that_was_not_done_after_all_leaves_no_hold_behind(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(act: Act) -> None:
+        raise Outcomeless("the connection broke")
+
+    cloud.before_send = lose
+    cloud.apply(cloud.plan())
+    cloud.before_send = lambda act: None
+    _pass(monkeypatch, apply.FREEZE)
+    (run,) = journal.runs(cloud.state.folder)
+    done = list(apply.undo(journal.read(cloud.state.folder, run), cloud.state, cloud.means))
+    assert [one.outcome for one in done] == ["moved", "moved"]
+    assert cloud.state.holds() == []
+
+
 def test_a_plan_with_one_number_twice_is_refused(cloud: Cloud, tmp_path: Path) -> None:
     plan.save(cloud.plan(), tmp_path / "plan.json")
     whole = json.loads((tmp_path / "plan.json").read_text())
