@@ -40,6 +40,9 @@ CREATE TABLE ledger (
 #: The column in which rows of many parts carry theirs on the way in; no source has one of that name.
 _PART = "(part)"
 
+#: By how much two readings of one date on one host may differ.
+JITTER = dt.timedelta(seconds=5)
+
 #: Tables of the engine's own; no check has to wait for them.
 OWN = frozenset({"ledger", "meta"})
 
@@ -294,5 +297,12 @@ def _entry(piece: Piece, why: str | None) -> dict[str, Any]:
 
 
 def same(one: Row, other: Row) -> bool:
-    """Whether two readings agree on a row: every column equal."""
+    """Whether two readings agree on a row: every column equal.
+
+    A host tells when a process started by its boot time, which Linux derives from the clock anew each time (/proc/stat:
+    btime) and which moves by a second or two as NTP slews it; so much, and no more, may `since` differ.
+    """
+    since, again = one.get("since"), other.get("since")
+    if isinstance(since, dt.datetime) and isinstance(again, dt.datetime) and abs(since - again) <= JITTER:
+        return {**one, "since": None} == {**other, "since": None}
     return dict(one) == dict(other)

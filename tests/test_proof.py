@@ -75,6 +75,19 @@ def test_what_is_not_the_same_when_read_again_is_not_proven(cloud: Cloud) -> Non
     assert "it was not there, or not the same, when it was read again" in whys(cloud)
 
 
+@pytest.mark.parametrize(("seconds", "state"), [(1, "proven"), (60, "seen")])
+def test_a_boot_time_that_jitters_is_no_change_and_another_start_is(cloud: Cloud, seconds: int, state: str) -> None:
+    cloud.truth.db.execute("UPDATE qemu_processes SET started = '2026-01-01 11:00:00' WHERE uuid = 's-1'")
+
+    def jittering(scope: Scope) -> tuple[Snapshot, Snapshot]:
+        before = cloud.copy()
+        before.db.execute("UPDATE qemu_processes SET started = started + to_seconds(?)", [seconds])
+        return before, cloud.copy()
+
+    cloud.prove = jittering  # type: ignore[method-assign]
+    assert cloud.faults() == {"c1/s-1": state, "c2/s-3": "proven"}
+
+
 def test_too_many_findings_and_none_is_repaired(cloud: Cloud) -> None:
     cloud.config = cloud.config.model_copy(
         update={"limits": {"libvirt-domain-of-deleted-server": config.Limit(count=1)}}
