@@ -10,7 +10,7 @@ import datetime as dt
 import enum
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -329,16 +329,7 @@ def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, 
     if not yes:
         err.print(report.plan_text(made))
         _ask(session, f"Do these {len(made.entries)} acts on {session.config.cloud.name}?")
-    done: list[apply.Done] = []
-    try:
-        for one in apply.apply(made, session.active, session.config, session.state, means):
-            done.append(one)
-            if format is Format.text:
-                out.print(report.done_text(one.entry, one.outcome, one.why))
-    finally:
-        if format is Format.json:
-            shown = [report.done_json(one.entry, one.outcome, one.why) for one in done]
-            print(json.dumps({"schema_version": report.VERSION, "acts": shown}, indent=2, default=str))
+    done = _watch(apply.apply(made, session.active, session.config, session.state, means), format)
     corrected = {(one.entry.check, one.entry.key) for one in done if one.outcome == "done"}
     left |= {(one.entry.check, one.entry.key) for one in done}
     if any(one.outcome in ("failed", "unknown") for one in done):
@@ -347,6 +338,21 @@ def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, 
         said = f"{len(corrected)} of {len(made.entries)} acts done; `cloudfsck undo` lists what can be taken back"
         out.print(said, style="bold")
     return (CORRECTED if corrected else CLEAN) + (LEFT if left - corrected else CLEAN) + status
+
+
+def _watch(acts: Iterable[apply.Done], format: Format) -> list[apply.Done]:
+    """Let the acts be done, and show how each ended: as text at once, as JSON even when the run stops midway."""
+    done: list[apply.Done] = []
+    try:
+        for one in acts:
+            done.append(one)
+            if format is Format.text:
+                out.print(report.done_text(one.entry, one.outcome, one.why))
+    finally:
+        if format is Format.json:
+            shown = [report.done_json(one.entry, one.outcome, one.why) for one in done]
+            print(json.dumps({"schema_version": report.VERSION, "acts": shown}, indent=2, default=str))
+    return done
 
 
 def _ask(session: Session, question: str) -> None:
@@ -395,20 +401,9 @@ def undo(
     means = session.means()
     if not yes:
         for entry in reversed(wanted):
-            err.print(
-                f"{entry.name}  {entry.act.undo(entry.saw) or 'cannot be undone: ' + str(entry.act)}", markup=False
-            )
+            err.print(f"{entry.name}  take back: {entry.act}  (undo {entry.act.undoing})", markup=False)
         _ask(session, f"Take back these {len(wanted)} acts on {session.config.cloud.name}?")
-    done: list[apply.Done] = []
-    try:
-        for one in apply.undo(wanted, session.state, means, named=bool(number)):
-            done.append(one)
-            if format is Format.text:
-                out.print(report.done_text(one.entry, one.outcome, one.why))
-    finally:
-        if format is Format.json:
-            shown = [report.done_json(one.entry, one.outcome, one.why) for one in done]
-            print(json.dumps({"schema_version": report.VERSION, "acts": shown}, indent=2, default=str))
+    done = _watch(apply.undo(wanted, session.state, means, named=bool(number)), format)
     corrected = sum(one.outcome == "done" for one in done)
     return (CORRECTED if corrected else CLEAN) + (TROUBLE if corrected < len(wanted) else CLEAN)
 

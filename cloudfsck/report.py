@@ -37,9 +37,9 @@ def check_json(verdict: Verdict, checks: Mapping[str, Check], config: Config, sn
         "findings": [_finding(one, checks[one.check]) for one in verdict.findings if one.state != "held"],
         "held": [_held(one, checks[one.check], verdict, config) for one in verdict.findings if one.state == "held"],
         "acquitted": [
-            {"kind": hold.kind, "host": hold.host, "server": hold.server, "rung": hold.rung,
-             "since": _time(hold.since), "run": hold.run, "why": why}
-            for hold, why in ((one.hold, one.why) for one in verdict.acquitted)
+            {"kind": one.hold.kind, "host": one.hold.host, "server": one.hold.server, "rung": one.hold.rung,
+             "since": _time(one.hold.since), "run": one.hold.run, "why": one.why}
+            for one in verdict.acquitted
         ],
         "unknown": [
             {"check": name, "table": gap.table, "part": gap.part, "why": gap.why}
