@@ -300,9 +300,10 @@ def same(one: Row, other: Row) -> bool:
     """Whether two readings agree on a row: every column equal.
 
     A host tells when a process started by its boot time, which Linux derives from the clock anew each time (/proc/stat:
-    btime) and which moves by a second or two as NTP slews it; so much, and no more, may `since` differ.
+    btime) and which moves by a second or two as NTP slews it; so much, and no more, may `since` differ.  Of two guests
+    started together either may then seem the later one, and its host the one that dated it.
     """
     since, again = one.get("since"), other.get("since")
     if isinstance(since, dt.datetime) and isinstance(again, dt.datetime) and abs(since - again) <= JITTER:
-        return {**one, "since": None} == {**other, "since": None}
+        return {**one, "since": None, "clock": None} == {**other, "since": None, "clock": None}
     return dict(one) == dict(other)

@@ -88,6 +88,33 @@ def test_a_boot_time_that_jitters_is_no_change_and_another_start_is(cloud: Cloud
     assert cloud.faults() == {"c1/s-1": state, "c2/s-3": "proven"}
 
 
+def test_of_two_guests_started_together_either_may_seem_the_later(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, """
+        hosts cell1      c1 c2
+        nova_instances   cell   id  uuid  host  deleted  vm_state
+                         cell1  1   s-1   c2    0        active
+        nova_instance_mappings  instance_uuid  cell_id
+                                s-1            cell1
+        nova_migrations  cell   instance_uuid  migration_type  status  source_compute  dest_compute  deleted  updated_at
+                         cell1  s-1            evacuation      done    c1              c2            0        -2h
+        libvirt_domains  host  uuid  state    id  persistent  name  xml_sha256
+                         c1    s-1   running  7   true        i-1   d1
+                         c2    s-1   running  8   true        i-1   d1
+        qemu_processes   host  uuid  started
+                         c1    s-1   -2h
+                         c2    s-1   -2h
+    """)  # fmt: skip
+    cloud.truth.db.execute("UPDATE qemu_processes SET started = started + INTERVAL 1 SECOND WHERE host = 'c1'")
+
+    def jittering(scope: Scope) -> tuple[Snapshot, Snapshot]:
+        before = cloud.copy()
+        before.db.execute("UPDATE qemu_processes SET started = started + INTERVAL 2 SECOND WHERE host = 'c2'")
+        return before, cloud.copy()
+
+    cloud.prove = jittering  # type: ignore[method-assign]
+    assert cloud.faults() == {"c1/s-1": "proven"}
+
+
 def test_too_many_findings_and_none_is_repaired(cloud: Cloud) -> None:
     cloud.config = cloud.config.model_copy(
         update={"limits": {"libvirt-domain-of-deleted-server": config.Limit(count=1)}}
