@@ -1,0 +1,1 @@
+"""A real OpenStack of today on one machine, to be proven against; see README.md beside this."""
