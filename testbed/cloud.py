@@ -370,7 +370,9 @@ for number in "01":
         key = next(line.split()[-1] for line in keyring.splitlines() if "key = " in line)
         for name, node in self.computes.items():
             node.path("/etc/ceph/ceph.client.cinder.keyring").write_text(keyring)
-            self._chassis(node, name, places.COMPUTES[name][0], "/run/openvswitch", "/var/lib/openvswitch/conf.db", "netdev")
+            self._chassis(
+                node, name, places.COMPUTES[name][0], "/run/openvswitch", "/var/lib/openvswitch/conf.db", "netdev"
+            )
             node.serve("sshd", "/usr/sbin/sshd", "-D", "-e")
             self.libvirtd(name)
             secret = f"<secret ephemeral='no' private='no'><uuid>{places.RBD_SECRET}</uuid><usage type='ceph'><name>client.cinder</name></usage></secret>"

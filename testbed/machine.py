@@ -71,4 +71,6 @@ def _run(*argv: str) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
     if done.returncode:
-        raise Failed(f"{' '.join(argv)[:200]} ended with {done.returncode}:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
+        raise Failed(
+            f"{' '.join(argv)[:200]} ended with {done.returncode}:\n{done.stdout[-1000:]}{done.stderr[-3000:]}"
+        )

@@ -21,7 +21,12 @@ from pathlib import Path
 from testbed import places
 
 SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-ENVIRONMENT = {"PATH": f"{places.OPENSTACK}/bin:{SEARCH}", "HOME": "/root", "LANG": "C.UTF-8", "PYTHONWARNINGS": "ignore"}
+ENVIRONMENT = {
+    "PATH": f"{places.OPENSTACK}/bin:{SEARCH}",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+    "PYTHONWARNINGS": "ignore",
+}
 
 INIT = """
 set -e

@@ -1,0 +1,56 @@
+"""One who runs cloudfsck on the controller, with a configuration and a state of his own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from testbed import places
+from testbed.cloud import Cloud
+from testbed.node import ENVIRONMENT
+from tests.real_cloud import Ran
+
+ROOT = places.HERE.parent
+#: What `cloudfsck init` wrote, and the account that its GRANTs made.
+INITIAL = "/etc/cloudfsck/cloudfsck.toml"
+
+
+class Operator:
+    """`settings` go over what `cloudfsck init` wrote: settings by section, as in proof={"settle_factor": 0}."""
+
+    def __init__(self, cloud: Cloud, folder: Path, **settings: Mapping[str, Any]) -> None:
+        self.cloud = cloud
+        self.folder = folder
+        self.path = folder / "cloudfsck.toml"
+        self.said: list[str] = []
+        self.configure(**settings)
+
+    def configure(self, **settings: Mapping[str, Any]) -> None:
+        ssh = {"user": "root", "known_hosts": "/etc/cloudfsck/known_hosts"}
+        sections: dict[str, Mapping[str, Any]] = {
+            "proof": {"settle_factor": 0},
+            "ladder": {"paused": 0, "stopped": 0, "quarantined": 0},
+            "write.ssh": {"key": "/etc/cloudfsck/write-key", **ssh},
+            **settings,
+        }
+        text = self.cloud.controller.path(INITIAL).read_text()
+        text = text.replace('state = "/var/lib/cloudfsck"', f'state = "{self.folder}/state"')
+        for name, values in sections.items():
+            text += f"\n[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
+        self.path.write_text(text)
+
+    def __call__(self, *words: str, form: str | None = "json", timeout: float = 300) -> Ran:
+        """Run a command of cloudfsck, and keep what it printed."""
+        command = [sys.executable, "-m", "cloudfsck", "-c", str(self.path), *words]
+        command += ["--format", form] if form else []
+        done = subprocess.run(
+            self.cloud.controller.command(["env", f"--chdir={ROOT}", *command]),
+            capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, env=ENVIRONMENT,
+        )  # fmt: skip
+        self.said += [done.stdout, done.stderr]
+        assert "Traceback" not in done.stderr, done.stderr
+        return Ran(done.returncode, done.stdout, done.stderr)

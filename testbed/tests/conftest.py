@@ -1,0 +1,33 @@
+"""The cloud that `make cloud` brought up, its API, and one who runs cloudfsck on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from testbed import initial
+from testbed.api import Api, enter_network
+from testbed.cloud import Cloud
+from testbed.operator import Operator
+
+
+@pytest.fixture(scope="session")
+def cloud() -> Cloud:
+    cloud = Cloud()
+    if cloud.controller.pid is None:
+        pytest.exit("the cloud is down: `make cloud` brings it up", returncode=8)
+    enter_network(cloud)
+    initial.configure(cloud)
+    return cloud
+
+
+@pytest.fixture(scope="session")
+def api(cloud: Cloud) -> Api:
+    return Api()
+
+
+@pytest.fixture
+def operator(cloud: Cloud, tmp_path: Path) -> Iterator[Operator]:
+    return Operator(cloud, tmp_path)
