@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
-.PHONY: help demo test test-fast lint docs docs-check lock install-bed clean
+.PHONY: help demo test test-fast cloud cloud-down test-cloud test-cloud-long lint docs lock clean
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
@@ -35,6 +35,18 @@ test: $(STAMP)   ## every test; as root it first installs the real servers that 
 
 test-fast: $(STAMP)  ## the tests that need no server
 	@$(BIN)/python -m pytest -m "not real" -n auto
+
+cloud: $(STAMP)  ## bring up a real OpenStack on this machine, to be proven against; as root
+	@$(BIN)/python -m testbed up
+
+cloud-down: $(STAMP)  ## end it, and leave nothing but what makes the next one faster
+	@$(BIN)/python -m testbed down
+
+test-cloud: $(STAMP)  ## the tests on it
+	@$(BIN)/python -m pytest testbed/tests -m "not long"
+
+test-cloud-long: $(STAMP)  ## all of them, with a quarter of an hour of innocent life
+	@CLOUDFSCK_CHURN_MINUTES=15 $(BIN)/python -m pytest testbed/tests
 
 lint: $(STAMP)   ## ruff, mypy --strict, and the generated pages are current
 	@$(BIN)/ruff check .

@@ -58,7 +58,7 @@ class Api:
     def server(self, server: str) -> dict[str, Any]:
         """What Nova says of it; {} when it knows of none."""
         answer = self.sdk.compute.get(f"/servers/{server}")
-        return {} if answer.status_code == 404 else self._good(answer)["server"]  # type: ignore[no-any-return]
+        return {} if answer.status_code == 404 else self._good(answer)["server"]
 
     def act(self, server: str, action: str, value: Any = None) -> Any:
         """One of Nova's server actions; raises Failed with Nova's answer if it refuses."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import threading
+import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from testbed import places
@@ -58,9 +60,15 @@ notification_topics = notifications_designate
 control_exchange = nova
 formatv4 = %(hostname)s.%(zone)s
 """
+SECRET = f"""\
+<secret ephemeral='no' private='no'>
+  <uuid>{places.RBD_SECRET}</uuid>
+  <usage type='ceph'><name>client.cinder</name></usage>
+</secret>
+"""
 NOVA_COMPUTE = "nova-compute --config-file /etc/nova/nova.conf --config-dir /etc/nova/nova.conf.d"
 
-#: How each database's schema is made.
+#: How each database's schema is made; of the cells', the first.
 MIGRATIONS = {
     "keystone": "keystone-manage --config-file /etc/keystone/keystone.conf db_sync",
     "glance": "glance-manage --config-file /etc/glance/glance-api.conf db_sync",
@@ -70,10 +78,8 @@ MIGRATIONS = {
     "designate": "designate-manage --config-file /etc/designate/designate.conf database sync",
     "nova_api": "nova-manage --config-file /etc/nova/nova.conf api_db sync",
     "nova_cell0": "nova-manage --config-file /etc/nova/nova.conf db sync --local_cell",
-    "nova_cell1": "nova-manage --config-file /etc/nova/nova.conf --config-file /etc/nova/cell1.conf db sync --local_cell",
-    "nova_cell2": "nova-manage --config-file /etc/nova/nova.conf --config-file /etc/nova/cell2.conf db sync --local_cell",
 }
-#: One cell's database is as every other's: these are restored from the dump of another.
+#: One cell's database is made as every other's is.
 SAME = {"nova_cell1": "nova_cell0", "nova_cell2": "nova_cell0"}
 
 #: cell1 is mapped by a template, as deployments with one password for all cells do, and cell2 in full.
@@ -189,7 +195,8 @@ class Cloud:
                 chmod 600 nova-key /etc/ssh/ssh_host_ed25519_key
                 cp authorized_keys known_hosts /root/.ssh/
                 cp -p nova-key /root/.ssh/id_ed25519
-                mkdir -p /run/sshd /run/libvirt /run/openvswitch /run/ovn /run/ceph /var/log/{libvirt,nova,testbed} /var/lib/nova/instances
+                mkdir -p /run/{sshd,libvirt,openvswitch,ovn,ceph} /var/log/{libvirt,nova,testbed}
+                mkdir -p /var/lib/nova/instances
             """)  # fmt: skip
             link = f"v-{name}"
             _run("nsenter", "--target", str(controller.pid), "--net", "ip", "link", "add", link, "type", "veth", "peer",
@@ -226,7 +233,8 @@ class Cloud:
         node.run("ovn-nbctl", "--db=unix:/run/ovn/nb.sock", "--no-wait", "init")
         node.run("ovn-sbctl", "--db=unix:/run/ovn/sb.sock", "init")
         node.serve("ovn-northd", "ovn-northd", "--ovnnb-db=unix:/run/ovn/nb.sock", "--ovnsb-db=unix:/run/ovn/sb.sock",
-                   "--unixctl=/run/ovn/northd.ctl", "-vconsole:warn", environment={"OVN_RUNDIR": "/run/ovn"})  # fmt: skip
+                   "--unixctl=/run/ovn/northd.ctl", "-vconsole:warn",
+                   environment={"OVN_RUNDIR": "/run/ovn"})  # fmt: skip
         # The fake computes need a chassis too, else Neutron refuses the binding.
         for number, name in enumerate(places.FAKES, 21):
             self._chassis(node, name, f"10.77.0.{number}", f"/run/ovs-{name}", f"/var/lib/ovn/{name}.db", "dummy",
@@ -290,7 +298,12 @@ class Cloud:
         heavy = [name for name in first if name.startswith("nova")]
         others = [name for name in first if name not in heavy and name != "neutron"]
         neutron = [name for name in first if name == "neutron"]
-        self._together(*(lambda those=those: [make(name) for name in those] for those in (heavy, others, neutron)))
+
+        def make_all(names: list[str]) -> None:
+            for name in names:
+                make(name)
+
+        self._together(*(partial(make_all, names) for names in (heavy, others, neutron)))
         for name in missing:
             if name in SAME:
                 make(name)
@@ -344,7 +357,7 @@ for number in "01":
         for name, cell in places.FAKES.items():
             self._service(f"nova-{name}", f"nova-compute --config-file /etc/nova/nova.conf --config-file"
                                           f" /etc/nova/{cell}.conf --config-file /etc/nova/{name}.conf")  # fmt: skip
-        self._together(*(lambda name=name, port=port: self._api(name, port) for name, port in APIS.items()))
+        self._together(*(partial(self._api, name, port) for name, port in APIS.items()))
         if not node.serves("designate-sink"):
             self._openstack("designate-manage --config-file /etc/designate/designate.conf pool update --file"
                             " /etc/designate/pools.yaml")  # fmt: skip
@@ -375,9 +388,8 @@ for number in "01":
             )
             node.serve("sshd", "/usr/sbin/sshd", "-D", "-e")
             self.libvirtd(name)
-            secret = f"<secret ephemeral='no' private='no'><uuid>{places.RBD_SECRET}</uuid><usage type='ceph'><name>client.cinder</name></usage></secret>"
             virsh = ("virsh", "-q", "-c", "qemu:///system")
-            node.run(*virsh, "secret-define", "/dev/stdin", input=secret)
+            node.run(*virsh, "secret-define", "/dev/stdin", input=SECRET)
             node.run(*virsh, "secret-set-value", places.RBD_SECRET, "--base64", key)
             self.nova_compute(name)
 
@@ -435,21 +447,9 @@ for number in "01":
 
     def _together(self, *tasks: Callable[[], object]) -> None:
         """Run tasks side by side.  Raises the first failure when all have ended."""
-        failures: list[Exception] = []
-
-        def run(task: Callable[[], object]) -> None:
-            try:
-                task()
-            except Exception as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=run, args=(task,)) for task in tasks]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        if failures:
-            raise failures[0]
+        with ThreadPoolExecutor(len(tasks) or 1) as pool:
+            for done in [pool.submit(task) for task in tasks]:
+                done.result()
 
 
 @contextmanager
@@ -464,9 +464,7 @@ def _made(node: Node, *directories: str) -> None:
     node.run("mkdir", "-p", *directories)
 
 
-def _run(*argv: str, timeout: float = 60, environment: Mapping[str, str] | None = None) -> None:
-    import subprocess
-
+def _run(*argv: str, timeout: float = 60) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise Failed(f"{' '.join(argv)[:300]} ended with {done.returncode}: {done.stdout[-1000:]}{done.stderr[-2000:]}")

@@ -2,16 +2,14 @@
 ending one process.
 
 Within, every path, socket and host name is where a real host has it, and nothing that is done there reaches this
-machine: /etc, /opt, /root and /var/lib are overlays in memory, /run is empty, and what should outlive a look (data, logs) is bound
-from the testbed's directory.  The computes' process and network namespaces lie within the controller's, so that the
-end of the controller is the end of all.
+machine: /etc, /opt, /root and /var/lib are overlays in memory, /run is empty, and data and logs are bound from the
+testbed's directory.  The computes' process namespaces lie within the controller's, so that its end is the end of all.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -194,8 +192,8 @@ class Node:
         number = self._number(name)
         if number is None:
             return
-        whole = [f"-{pid}" for pid in (number,)] if how == signal.SIGKILL else [str(number)]
-        self.run("kill", f"-{how.name.removeprefix('SIG')}", "--", *whole, check=False)
+        whole = f"-{number}" if how == signal.SIGKILL else str(number)
+        self.run("kill", f"-{how.name.removeprefix('SIG')}", "--", whole, check=False)
         with contextlib.suppress(Failed):
             await_true("it ends", lambda: not self.serves(name), patience)
         if self.serves(name):
@@ -256,8 +254,3 @@ def _children(parent: int) -> Iterator[int]:
             with contextlib.suppress(OSError):
                 if int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent:
                     yield int(entry.name)
-
-
-def need(*programs: str) -> list[str]:
-    """Those of the programs that this machine lacks."""
-    return [name for name in programs if shutil.which(name, path=SEARCH) is None]

@@ -1,12 +1,17 @@
 """What a cloud has before its first server: users, endpoints, networks, flavors, images, volume types, a DNS zone.
 
-Runs on the controller, with the services' Python: `seed.py identity` before the services start (nova-conductor and
-nova-scheduler ask Keystone for a token first, and end if there is no such user), `seed.py zone` when Designate is up,
-`seed.py cloud GUEST` when all are, `seed.py zones` when the computes are known.  What is there already is left as it is.
+Runs on the controller, with the services' Python.  What is there already is left as it is.
+
+    seed.py identity            before the services start: nova-conductor and nova-scheduler ask Keystone for a token
+                                first, and end if there is no such user
+    seed.py zone NAME           prints the id of the DNS zone
+    seed.py cloud GUEST         the directory with the guests' kernel and initial file system
+    seed.py zones ZONE=HOST …   availability zones
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import openstack
 
@@ -22,7 +27,7 @@ ENDPOINTS = {
 }
 
 
-def identity(cloud):
+def identity(cloud: Any) -> None:
     keystone = cloud.identity
     roles = {role.name: role for role in keystone.roles()}
     for name in ("service", "admin", "member", "reader"):
@@ -51,17 +56,17 @@ def identity(cloud):
                 keystone.create_endpoint(service_id=service.id, interface=interface, url=url, region_id="RegionOne")
 
 
-def zone(cloud, name):
+def zone(cloud: Any, name: str) -> None:
     found = next(cloud.dns.zones(name=name), None)
     print((found or cloud.dns.create_zone(name=name, email="hostmaster@example.net")).id)
 
 
-def seed(cloud, guest):
+def seed(cloud: Any, guest: Path) -> None:
     for name, ram in (("m1.small", 128), ("m1.bigger", 192)):
         if not cloud.compute.find_flavor(name):
             cloud.compute.create_flavor(name=name, ram=ram, vcpus=1, disk=1)
 
-    def image(name, form, data, **properties):
+    def image(name: str, form: str, data: bytes, **properties: str) -> Any:
         return cloud.image.find_image(name) or cloud.image.create_image(
             name=name, disk_format=form, container_format=form, visibility="public", data=data,
             validate_checksum=False, **properties,
@@ -88,7 +93,7 @@ def seed(cloud, guest):
             cloud.block_storage.create_type(name=name, extra_specs={"volume_backend_name": name})
 
 
-def zones(cloud, *members):
+def zones(cloud: Any, *members: str) -> None:
     """Availability zones: what may be migrated stays among hosts that can take it."""
     present = {aggregate.name: aggregate for aggregate in cloud.compute.aggregates()}
     for member in members:

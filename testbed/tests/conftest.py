@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,5 +28,5 @@ def api(cloud: Cloud) -> Api:
 
 
 @pytest.fixture
-def operator(cloud: Cloud, tmp_path: Path) -> Iterator[Operator]:
+def operator(cloud: Cloud, tmp_path: Path) -> Operator:
     return Operator(cloud, tmp_path)
