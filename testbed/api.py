@@ -96,6 +96,22 @@ class Api:
 
         until(f"the guest of {server} is up", up, seconds)
 
+    # -- hosts
+
+    def compute_becomes(self, host: str, state: str, seconds: float = 90) -> None:
+        """Wait until Nova thinks that nova-compute of the host is `up` or `down`."""
+        until(f"nova-compute of {host} is {state}", lambda: bool(self._compute(host)["state"] == state), seconds)
+
+    def force_down(self, host: str, down: bool) -> None:
+        """Tell Nova that a host is down, as one does before an evacuation, or that it is not so any more."""
+        self.call("compute", "PUT", f"/os-services/{self._compute(host)['id']}", {"forced_down": down})
+
+    def _compute(self, host: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = self.call("compute", "GET", f"/os-services?binary=nova-compute&host={host}")[
+            "services"
+        ]
+        return found[0]
+
     # -- volumes
 
     def volume(self, name: str, size: int = 1, **more: Any) -> str:

@@ -133,7 +133,7 @@ class Cloud:
     # -- a piece of it, for faults
 
     def nova_compute(self, host: str) -> None:
-        """Start nova-compute of a host; it waits until the service says that it is up."""
+        """Start nova-compute of a host; Api.compute_becomes waits until Nova thinks so too."""
         node = self.computes[host]
         node.serve("nova-compute", f"{BIN}/python", f"{BIN}/{NOVA_COMPUTE.split()[0]}", *NOVA_COMPUTE.split()[1:],
                    "--log-file", "/var/log/nova/nova-compute.log")  # fmt: skip
@@ -147,6 +147,12 @@ class Cloud:
         """Run SQL as MariaDB's root: the rows as text."""
         said = self.controller.run("mariadb", "-N", "-B", "-S", "/run/mysqld/mysqld.sock", database, input=statement)
         return [line.split("\t") for line in said.splitlines()]
+
+    def openstack(self, command: str) -> str:
+        """Run one of the services' own programs on the controller."""
+        program, *arguments = command.split()
+        words = [f"{BIN}/python", "-W", "ignore"] if program == "python" else [f"{BIN}/python", f"{BIN}/{program}"]
+        return self.controller.run(*words, *arguments, timeout=300)
 
     # -- how it comes up
 
@@ -289,7 +295,7 @@ class Cloud:
             if dump.exists():
                 self.sql(name, dump.read_text())
                 return
-            self._openstack(MIGRATIONS[name])
+            self.openstack(MIGRATIONS[name])
             text = self.controller.run("mariadb-dump", "-S", "/run/mysqld/mysqld.sock", "--single-transaction", name)
             dump.with_suffix(".new").write_text(text)
             dump.with_suffix(".new").rename(dump)
@@ -311,10 +317,10 @@ class Cloud:
         manage = "nova-manage --config-file /etc/nova/nova.conf cell_v2"
         if "cell0" not in mapped:
             url = f"mysql+pymysql://openstack:{places.PASSWORD}@{ADDRESS}:3306/nova_cell0?charset=utf8"
-            self._openstack(f"{manage} map_cell0 --database_connection {url}")
+            self.openstack(f"{manage} map_cell0 --database_connection {url}")
         for name, (database, transport) in MAPPINGS.items():
             if name not in mapped:
-                self._openstack(f"{manage} create_cell --name {name} --database_connection {database}"
+                self.openstack(f"{manage} create_cell --name {name} --database_connection {database}"
                                 f" --transport-url {transport}")  # fmt: skip
 
     def _identity(self) -> None:
@@ -332,11 +338,11 @@ for number in "01":
 """)  # fmt: skip
         if self.sql("keystone", "SELECT count(*) FROM user") == [["0"]]:
             url = f"http://{ADDRESS}:5000/v3"
-            self._openstack(f"keystone-manage --config-file /etc/keystone/keystone.conf bootstrap --bootstrap-password"
+            self.openstack(f"keystone-manage --config-file /etc/keystone/keystone.conf bootstrap --bootstrap-password"
                             f" {places.PASSWORD} --bootstrap-admin-url {url} --bootstrap-public-url {url}"
                             f" --bootstrap-internal-url {url} --bootstrap-region-id RegionOne")  # fmt: skip
         self._api("keystone", 5000)
-        self._openstack(f"python {places.HERE / 'seed.py'} identity")
+        self.openstack(f"python {places.HERE / 'seed.py'} identity")
 
     def _services(self) -> None:
         node = self.controller
@@ -359,9 +365,9 @@ for number in "01":
                                           f" /etc/nova/{cell}.conf --config-file /etc/nova/{name}.conf")  # fmt: skip
         self._together(*(partial(self._api, name, port) for name, port in APIS.items()))
         if not node.serves("designate-sink"):
-            self._openstack("designate-manage --config-file /etc/designate/designate.conf pool update --file"
+            self.openstack("designate-manage --config-file /etc/designate/designate.conf pool update --file"
                             " /etc/designate/pools.yaml")  # fmt: skip
-            zone = self._openstack(f"python {places.HERE / 'seed.py'} zone {places.ZONE}").strip()
+            zone = self.openstack(f"python {places.HERE / 'seed.py'} zone {places.ZONE}").strip()
             node.path("/etc/designate/sink.conf").write_text(SINK_CONF.format(zone=zone))
             self._service("designate-sink", SINK)
 
@@ -397,7 +403,7 @@ for number in "01":
         guest = places.CACHE / "guest"
         guest.mkdir(parents=True, exist_ok=True)
         _run("bash", str(places.HERE / "make-guest"), str(guest), timeout=300)
-        self._openstack(f"python {places.HERE / 'seed.py'} cloud {guest}")
+        self.openstack(f"python {places.HERE / 'seed.py'} cloud {guest}")
         hosts = [*places.COMPUTES, *places.FAKES]
 
         def known() -> bool:
@@ -410,7 +416,7 @@ for number in "01":
             logs = "\n".join(node.log("nova-compute") for node in self.computes.values())
             raise Failed(f"{failed}\n{logs}") from failed
         zones = [f"kvm={host}" for host in places.COMPUTES] + [f"fake={host}" for host in places.FAKES]
-        self._openstack(f"python {places.HERE / 'seed.py'} zones {' '.join(zones)}")
+        self.openstack(f"python {places.HERE / 'seed.py'} zones {' '.join(zones)}")
 
     # -- by which it comes up
 
@@ -425,12 +431,6 @@ for number in "01":
         node.serve(f"{name}-api", f"{BIN}/uwsgi", "--ini", f"/etc/uwsgi/{name}.ini")
         code = 'case "$(curl -s -o /dev/null -m 5 -w "%{http_code}" "$0")" in 2*|3*|401) ;; *) exit 1 ;; esac'
         self._answers(node, f"{name}-api", "bash", "-c", code, f"http://{ADDRESS}:{port}/", seconds=180)
-
-    def _openstack(self, command: str) -> str:
-        """Run one of the services' own programs on the controller."""
-        program, *arguments = command.split()
-        words = [f"{BIN}/python", "-W", "ignore"] if program == "python" else [f"{BIN}/python", f"{BIN}/{program}"]
-        return self.controller.run(*words, *arguments, timeout=300)
 
     def _answers(self, node: Node, name: str, *question: str, seconds: float = 60) -> None:
         """Wait until a service answers.  Raises Failed with the last of its log when it ends, or never does."""

@@ -1,7 +1,7 @@
 """Real MariaDB and PostgreSQL servers with Nova's real schemas; each has its own directory, port and accounts.
 
-A schema is made once, as today's Nova makes it, and dumped to .cache/nova-schema-<checksum of the lock>/ in the
-repository; every later database is restored from that dump.
+A schema is made once by Nova's own migrations, today's (nova_*) or OpenStack Zed's (zed_*), and dumped to
+.cache/nova-schema-<which Nova>/ in the repository; every later database is restored from that dump.
 """
 
 import abc
@@ -26,9 +26,11 @@ import sqlalchemy as sa
 
 from .programs import ENVIRONMENT, INSTALLER, REPOSITORY, Failed, Missing, await_true, end, need, run, serve
 
-Schema = Literal["nova_api", "nova_cell"]
+Schema = Literal["nova_api", "nova_cell", "zed_api", "zed_cell"]
 NOVA = REPOSITORY / ".venv-nova"
 LOCK = REPOSITORY / "tests" / "nova-requirements.txt"
+# Debian keeps nova-manage in a package that asks which database to set up; python3-nova has all of it but the name.
+ZED = ["/usr/bin/python3", "-c", "import sys; from nova.cmd.manage import main; sys.exit(main())"]
 
 MARIADB = """\
 [mariadbd]
@@ -195,21 +197,24 @@ class Server(abc.ABC):
         return self._engines[name]
 
     def _dump(self, schema: Schema) -> Path:
-        directory = REPOSITORY / ".cache" / f"nova-schema-{checksum()[:12]}"
+        which = zed() if schema.startswith("zed_") else checksum()[:12]
+        directory = REPOSITORY / ".cache" / f"nova-schema-{which}"
         directory.mkdir(parents=True, exist_ok=True)
         return directory / f"{self.kind.lower()}-{schema}.sql"
 
     def _migrate(self, name: str, schema: Schema) -> None:
         """Let Nova itself make its schema."""
+        release, per = schema.split("_")
         stamp = NOVA / "lock.sha256"
-        if not stamp.exists() or stamp.read_text().strip() != checksum():
+        if release == "nova" and (not stamp.exists() or stamp.read_text().strip() != checksum()):
             raise Missing(f"Nova's schemas: .venv-nova is not there, or not of today's lock ({INSTALLER} makes it)")
-        section = {"nova_api": "api_database", "nova_cell": "database"}[schema]
-        command = {"nova_api": ["api_db", "sync"], "nova_cell": ["db", "sync", "--local_cell"]}[schema]
+        manage = ZED if release == "zed" else [NOVA / "bin" / "nova-manage"]
+        section = {"api": "api_database", "cell": "database"}[per]
+        command = {"api": ["api_db", "sync"], "cell": ["db", "sync", "--local_cell"]}[per]
         configuration = self.directory / "nova.conf"
         configuration.write_text(f"[{section}]\nconnection = {self._owner_url(name, self.nova_driver)}\n")
         home = {**ENVIRONMENT, "HOME": str(self.directory)}
-        run([NOVA / "bin" / "nova-manage", "--config-file", configuration, *command], environment=home)
+        run([*manage, "--config-file", configuration, *command], environment=home)
 
     def _remove(self) -> None:
         self.stop()
@@ -359,6 +364,17 @@ class PostgreSQL(Server):
 def checksum() -> str:
     """Of the lock of the Nova environment."""
     return hashlib.sha256(LOCK.read_bytes()).hexdigest()
+
+
+def zed() -> str:
+    """The version of the Nova that Debian 12 has, which is Zed's (26); raises Missing where it is not installed."""
+    what = "Zed's schemas"
+    need(what, "dpkg-query")
+    said = run(["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Version}", "python3-nova"], check=False)
+    found = re.fullmatch(r"installed (?:\d+:)?(26\..+)", said)
+    if found is None:
+        raise Missing(f"{what}: Debian 12's python3-nova (26) is not installed ({INSTALLER} installs it there)")
+    return found[1]
 
 
 def free_port() -> int:

@@ -1,0 +1,81 @@
+"""Faults of the dead and of the double: what a host keeps when Nova has let go of it.  Each is made as it happens."""
+
+from __future__ import annotations
+
+import signal
+
+from testbed.api import Api
+from testbed.cloud import Cloud
+from testbed.node import Node
+
+VIRSH = ("virsh", "-q", "-c", "qemu:///system")
+
+
+def deleted_while_host_is_down(cloud: Cloud, api: Api, host: str, name: str) -> str:
+    """nova-compute of the host dies, the owner deletes the server, nova-compute comes back; the server's UUID.
+
+    nova-api deletes it alone, as it does for a host that is down (nova/compute/api.py: _local_delete), and nobody ever
+    tells the host.
+    """
+    server = _booted(api, name, host)
+    _nova_compute_dies(cloud, api, host)
+    api.delete(server)
+    nova_compute_returns(cloud, api, host)
+    return server
+
+
+def archived_while_host_is_down(cloud: Cloud, api: Api, host: str, name: str) -> str:
+    """The same, and a nightly `nova-manage db archive_deleted_rows` runs before the host comes back."""
+    server = _booted(api, name, host)
+    _nova_compute_dies(cloud, api, host)
+    api.delete(server)
+    archive(cloud)
+    nova_compute_returns(cloud, api, host)
+    return server
+
+
+def evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, source: str, target: str, name: str) -> str:
+    """nova-compute of the source dies, and everybody takes the host for dead; the server's UUID.
+
+    It is evacuated and started, and its old guest never stopped: it runs twice until nova-compute of the source
+    is back.
+    """
+    server = _booted(api, name, source)
+    _nova_compute_dies(cloud, api, source)
+    api.act(server, "evacuate", {"host": target})
+    api.becomes(server, "ACTIVE", "SHUTOFF", seconds=180)
+    if api.server(server)["status"] == "SHUTOFF":  # from API version 2.95 on it stays stopped where it arrives
+        api.act(server, "os-start")
+    api.becomes(server, "ACTIVE")
+    return server
+
+
+def nova_compute_returns(cloud: Cloud, api: Api, host: str) -> None:
+    cloud.nova_compute(host)
+    api.force_down(host, False)
+    api.compute_becomes(host, "up")
+
+
+def archive(cloud: Cloud) -> None:
+    """Move the rows of deleted servers into the shadow tables, as a nightly job does."""
+    manage = "nova-manage --config-file /etc/nova/nova.conf"
+    cloud.openstack(f"{manage} db archive_deleted_rows --all-cells --until-complete")
+
+
+def state(node: Node, server: str) -> str | None:
+    """libvirt's word for the state of the server's domain on a host; None when it has no such domain."""
+    if server not in node.run(*VIRSH, "list", "--all", "--uuid").split():
+        return None
+    return node.run(*VIRSH, "domstate", server).strip()
+
+
+def _booted(api: Api, name: str, host: str) -> str:
+    server = api.boot(name, host)
+    api.ready(server)
+    return server
+
+
+def _nova_compute_dies(cloud: Cloud, api: Api, host: str) -> None:
+    cloud.computes[host].stop("nova-compute", signal.SIGKILL)
+    api.force_down(host, True)
+    api.compute_becomes(host, "down")
