@@ -11,7 +11,7 @@ import enum
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,7 +42,7 @@ from cloudfsck.config import Config
 from cloudfsck.model import Act, Check, Finding, Scope, Trouble
 from cloudfsck.proof import Verdict
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import Sources, nova
+from cloudfsck.sources import Sources, nova, schema
 from cloudfsck.sources.database import Database, Login, Unreadable
 from cloudfsck.state import KEEP_KINDS, Lease, State, utcnow
 from cloudfsck.tables import API, TABLES
@@ -575,10 +575,14 @@ def doctor(context: typer.Context, format: FormatOption = Format.text) -> int:
         databases += session.sources.cells()
     except Unreadable as error:
         note("cells", str(session.sources.api), str(error))
-    for database in databases:
+    opened = [*((database, False) for database in databases), *((other, True) for other in session.sources.services())]
+    for database, with_schema in opened:
         try:
             with database.open() as reading:
-                note("database", str(database), None, f"its clock says {reading.clock():%Y-%m-%d %H:%M:%S} UTC")
+                said = f"its clock says {reading.clock():%Y-%m-%d %H:%M:%S} UTC"
+                if with_schema:
+                    said += f"; its schema is at {' and '.join(schema.revisions(reading))}"
+            note("database", str(database), None, said)
         except Unreadable as error:
             note("database", str(database), str(error))
     with _progress() as progress:
@@ -651,33 +655,73 @@ def keep_remove(
 
 @app.command()
 def init(
-    nova_conf: Annotated[Path | None, typer.Option(help="The nova.conf of nova-api or nova-conductor.")] = None,
+    conf: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A file of a service, which its name begins with: nova.conf, cinder-volume.conf.  It may be given"
+            " several times; of one service's files the later win, and its standard places are not looked at.",
+        ),
+    ] = None,
+    root: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Where the standard places are: the file system of a container, or a copy with its etc/ in it.",
+        ),
+    ] = Path("/"),
     name: Annotated[str, typer.Option(help="What to call the cloud.")] = "cloud",
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = Path("cloudfsck.toml"),
 ) -> int:
-    """Write cloudfsck.toml from this machine's nova.conf.
+    """Write cloudfsck.toml from the services' own configuration files.
 
-    And beside it the GRANTs to run, for an account that can only read.
+    They are looked for where packages, Kolla-Ansible and OpenStack-Ansible put them.  Beside it are written the GRANTs
+    to run, for an account that can only read.
     """
-    source = nova_conf or next((place for place in discover.PLACES if place.exists()), None)
-    if source is None:
-        raise Trouble(f"there is no nova.conf in {', '.join(map(str, discover.PLACES))}; --nova-conf names one")
+    try:
+        named = discover.given(conf or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     if output.exists():
         raise Trouble(f"{output} exists; move it away, or name another with -o")
-    text = discover.toml(name, discover.nova(source))
-    output.write_text(text, encoding="utf-8")
-    settings = config.load(output)
+    found = discover.look(root, named)
+    text = discover.toml(name, found)
+    settings = config.parse(output, text)
     login = Login(settings.read.database.user, None)
-    cells = [Database("cell", settings.nova.template, login)] if settings.nova.template else []
+    cells = [Database(url.rpartition("/")[2], url, login) for url in discover.cells(found)]
+    others = [(database, schema.COLUMNS) for database in schema.databases(settings, login)]
     grants = output.with_name(f"{output.stem}-grants.sql")
-    grants.write_text(nova.grants(Database(API, settings.nova.api_database, login), cells), encoding="utf-8")
-    out.print(f"{output} is written, from {source}: look through it.", markup=False)
+    # The configuration comes last, and whole: that it exists says that all is done.
+    _write(grants, nova.grants(Database(API, settings.nova.api_database, login), cells, others))
+    _write(output, text)
+    out.print(f"{output} is written: look through it, and answer its questions.  It was made from", markup=False)
+    for file in found.files:
+        out.print(f"  {file}", markup=False)
     out.print(
         f"{grants} makes the account that can only read: look through it, and run it as an administrator;", markup=False
     )
-    out.print("  the other cells' databases (`nova-manage cell_v2 list_cells`) need the same as the last one in it.")
+    if cells:
+        out.print(
+            "  the other cells' databases (`nova-manage cell_v2 list_cells`) need the same as the last one in it."
+        )
+    else:
+        out.print("  no nova.conf names a cell's database: give another with --conf, for they need GRANTs as well.")
     out.print("Then `cloudfsck doctor` says what can be read.")
     return CLEAN
+
+
+def _write(path: Path, text: str) -> None:
+    """A file that is there whole or not at all."""
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            aside.unlink()
+        raise Trouble(f"{path} cannot be written: {error.strerror}") from error
 
 
 @app.command("demo")

@@ -108,6 +108,12 @@ class Nova(_Section):
     maximum_instance_delete_attempts: int = 5
 
 
+class Service(_Section):
+    """A service beside Nova; `database` is where its database is, never an account."""
+
+    database: str
+
+
 class Place(_Section):
     """How one host is reached and where things are on it; what is not said here is as [hosts] says."""
 
@@ -172,6 +178,10 @@ class Limit(_Section):
 class Config(_Section):
     cloud: Cloud
     nova: Nova
+    cinder: Service | None = None
+    neutron: Service | None = None
+    placement: Service | None = None
+    designate: Service | None = None
     read: Read = Read()
     write: Write = Write()
     hosts: Hosts = Hosts()
@@ -214,10 +224,18 @@ def load(path: Path, checks: frozenset[str] = frozenset()) -> Config:
     skipped.  Raises Trouble that names the file, the line and the key."""
     try:
         text = path.read_text(encoding="utf-8")
-        raw = tomllib.loads(text)
     except OSError as error:
         raise Trouble(f"{path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise Trouble(f"{path} is not TOML: {error}") from error
+    return parse(path, text, checks)
+
+
+def parse(path: Path, text: str, checks: frozenset[str] = frozenset()) -> Config:
+    """The same of a text that is to stand at `path`."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise Trouble(f"{path} is not TOML: {error}") from error
     try:
         config = Config.model_validate(raw)

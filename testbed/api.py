@@ -102,6 +102,10 @@ class Api:
         """Wait until Nova thinks that nova-compute of the host is `up` or `down`."""
         until(f"nova-compute of {host} is {state}", lambda: bool(self._compute(host)["state"] == state), seconds)
 
+    def last_heard(self, host: str) -> str:
+        """When nova-compute of the host last reported: Nova's state goes on to be `up` for a while after its end."""
+        return str(self._compute(host)["updated_at"])
+
     def force_down(self, host: str, down: bool) -> None:
         """Tell Nova that a host is down, as one does before an evacuation, or that it is not so any more."""
         self.call("compute", "PUT", f"/os-services/{self._compute(host)['id']}", {"forced_down": down})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from testbed.api import Api
+from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.node import Node
 
@@ -51,15 +51,18 @@ def evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, source: str, target
 
 
 def nova_compute_returns(cloud: Cloud, api: Api, host: str) -> None:
+    heard = api.last_heard(host)
     cloud.nova_compute(host)
+    until(f"nova-compute of {host} reports", lambda: api.last_heard(host) > heard, 120)
     api.force_down(host, False)
     api.compute_becomes(host, "up")
 
 
 def archive(cloud: Cloud) -> None:
     """Move the rows of deleted servers into the shadow tables, as a nightly job does."""
-    manage = "nova-manage --config-file /etc/nova/nova.conf"
-    cloud.openstack(f"{manage} db archive_deleted_rows --all-cells --until-complete")
+    manage = "/opt/openstack/bin/nova-manage --config-file /etc/nova/nova.conf"
+    # It ends with 1 when it has archived something.
+    cloud.controller.run("bash", "-c", f"{manage} db archive_deleted_rows --all-cells --until-complete || [ $? = 1 ]")
 
 
 def state(node: Node, server: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Operator:
         self.cloud = cloud
         self.folder = folder
         self.path = folder / "cloudfsck.toml"
+        self.name = f"testbed-{uuid.uuid4().hex[:8]}"
         self.said: list[str] = []
         self.configure(**settings)
 
@@ -38,6 +40,8 @@ class Operator:
             **settings,
         }
         text = self.cloud.controller.path(INITIAL).read_text()
+        # A name of its own: the hosts remember the highest writer of each cloud, and this one's state begins anew.
+        text = text.replace('name = "testbed"', f'name = "{self.name}"')
         text = text.replace('state = "/var/lib/cloudfsck"', f'state = "{self.folder}/state"')
         for name, values in sections.items():
             text += f"\n[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())

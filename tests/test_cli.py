@@ -161,7 +161,9 @@ def test_nobody_to_ask_is_no_yes(user: User) -> None:
         (["undo", "no-run"], 8, "there is no run no-run"),
         (["repair", "/no/plan"], 8, "the plan /no/plan cannot be read: No such file"),
         (["show", "volume", "x"], 16, "there is no kind 'volume'"),
-        (["init", "--nova-conf", "/no/nova.conf", "-o", "/no/x"], 8, "/no/nova.conf cannot be read"),
+        (["init", "--conf", "/no/nova.conf", "-o", "/no/x"], 8, "/no/nova.conf cannot be read: No such file"),
+        (["init", "--conf", "/no/novas.conf"], 16, "/no/novas.conf does not tell whose it is"),
+        (["init", "--root", "/no"], 16, "'/no' does not exist"),
     ],
 )
 def test_a_wrong_call_gets_a_sentence_and_its_status(user: User, arguments: list[str], status: int, said: str) -> None:

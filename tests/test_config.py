@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudfsck import config, discover
+from cloudfsck import config
 from cloudfsck.model import Trouble
 
 GOOD = """
@@ -46,6 +46,7 @@ def test_what_is_not_said_has_a_default_and_paths_are_relative_to_the_file(tmp_p
         ("[limits.no-check]\ncount = 1", r":12: limits.no-check: there is no such check; did you mean some-check\?"),
         ("[skip]\nother = 'x'", r":13: skip.other: there is no such check"),
         ("[proof]\nsettle_factor = -1", r":13: proof.settle_factor: .*greater than or equal to 0"),
+        ("[cinder]\ndatabse = 'x'", r":12: cinder.database: is missing\n.*:13: cinder.databse: there is no such key"),
         ("[read.ssh]\nkey = 'k'", r":12: read.ssh.known_hosts: is missing"),
         ("[x", r"is not TOML: "),
     ],
@@ -71,27 +72,3 @@ def test_a_password_file_that_is_not_there_is_said(tmp_path: Path) -> None:
         config.Account(password_file=tmp_path / "none").password()
     with pytest.raises(Trouble, match="the environment has no CLOUDFSCK_NO_SUCH"):
         config.Account(password_env="CLOUDFSCK_NO_SUCH").password()
-
-
-def test_init_takes_from_nova_conf_all_but_the_account(tmp_path: Path) -> None:
-    (tmp_path / "nova.conf").write_text(
-        "[DEFAULT]\nservice_down_time = 120\n# long_rpc_timeout = 1\n"
-        "[api_database]\nconnection = mysql+pymysql://nova:secret@db.example:3307/nova_api?charset=utf8\n"
-        "[database]\nconnection=mysql+pymysql://nova:secret@db.example/nova\n"
-    )
-    found = discover.nova(tmp_path / "nova.conf")
-    assert found == {
-        "api_database": "mysql://db.example:3307/nova_api",
-        "template": "mysql://db.example:3306/nova",
-        "service_down_time": "120",
-    }
-    text = discover.toml("prod", found)
-    assert "secret" not in text
-    loaded = load(tmp_path, text)
-    assert (loaded.nova.service_down_time, loaded.cloud.name) == (120, "prod")
-
-
-def test_a_nova_conf_of_a_compute_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "nova.conf").write_text("[DEFAULT]\nhost = c1\n")
-    with pytest.raises(Trouble, match=r"has no \[api_database\] connection"):
-        discover.nova(tmp_path / "nova.conf")

@@ -19,7 +19,7 @@ from cloudfsck.config import Config, Place
 from cloudfsck.model import Gap, Hold, Piece, Scope, Trouble
 from cloudfsck.remote import Target
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import hypervisors, nova
+from cloudfsck.sources import hypervisors, nova, schema
 from cloudfsck.sources.database import Database, Login, Unreadable
 
 #: Hypervisor types that nova-compute's libvirt driver reports (nova/virt/libvirt/host.py: get_driver_type).
@@ -84,6 +84,10 @@ class Sources:
             else:
                 self._cells = nova.cells(self._api, self.login, self.config.nova.template)
         return self._cells
+
+    def services(self) -> list[Database]:
+        """The databases of the services beside Nova."""
+        return schema.databases(self.config, self.login)
 
     def roster(self) -> Roster:
         """The hosts, as Nova's databases and the inventory know them now."""

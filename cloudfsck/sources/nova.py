@@ -208,15 +208,22 @@ def _now() -> dt.datetime:
 # -- rights
 
 
-def grants(api: Database, cells: Sequence[Database]) -> str:
+def grants(
+    api: Database,
+    cells: Sequence[Database],
+    others: Sequence[tuple[Database, Mapping[str, Sequence[str]]]] = (),
+) -> str:
     """The SQL that makes the read-only account: what an administrator runs, and again after an upgrade of Nova.
 
     It gives SELECT on the columns that are read, column by column: secrets (connection_info, a server's keys, injected
-    files) stay out of reach.  Which of the columns a release has, the SQL finds out where it runs.
+    files) stay out of reach.  Which of the columns a release has, the SQL finds out where it runs.  `others` are other
+    services' databases, each with the columns that are read of its tables.  The cells come last: those that are not
+    known here need the same.
     """
     text: list[str] = []
     begun: set[str] = set()
-    for database, per in [(api, "api"), *((cell, "cell") for cell in cells)]:
+    wanted_of = [(api, _columns("api")), *others, *((cell, _columns("cell")) for cell in cells)]
+    for database, wanted in wanted_of:
         if database.flaw:
             text += [f"-- {database.name}: {database.flaw}", ""]
             continue
@@ -226,7 +233,6 @@ def grants(api: Database, cells: Sequence[Database]) -> str:
         if kind == "sqlite":
             text += [f"-- {database}: a file; let the user that runs cloudfsck read it", ""]
             continue
-        wanted = _columns("api" if per == "api" else "cell")
         write = _grants_mysql if kind == "mysql" else _grants_postgresql
         text += write(database, str(url.database), server, wanted, first=server not in begun)
         begun.add(server)

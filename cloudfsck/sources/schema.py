@@ -1,0 +1,43 @@
+"""The revision of a service's schema, as the service's own migrations note it in its database.
+
+It is all that is read of Cinder's, Neutron's, Placement's and Designate's databases: that it can be read shows that the
+database answers to our account, and is a service's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cloudfsck import tables
+from cloudfsck.config import Config
+from cloudfsck.sources.database import Database, Login, Reading, Unreadable
+
+#: Alembic's own table, of which no snapshot has a part.
+_VERSION = tables.Table(
+    "alembic_version", "cloud", "", (tables.Column("version_num", "VARCHAR", "", False),), origin="alembic_version"
+)
+
+#: The columns that are read, by the table's name in the database.
+COLUMNS: Mapping[str, Sequence[str]] = {_VERSION.origin: [column.name for column in _VERSION.columns]}
+
+
+def databases(config: Config, login: Login) -> list[Database]:
+    """The databases of the services beside Nova that the configuration names."""
+    named = {
+        "cinder": config.cinder,
+        "neutron": config.neutron,
+        "placement": config.placement,
+        "designate": config.designate,
+    }
+    return [Database(name, service.database, login) for name, service in named.items() if service is not None]
+
+
+def revisions(reading: Reading) -> list[str]:
+    """The revision of each head of the service's migrations: Neutron has two (expand and contract), the others one.
+
+    Raises Unreadable if the table cannot be read, is missing (a release that is not migrated by Alembic yet), or empty.
+    """
+    found = [str(row["version_num"]) for row in reading.rows(_VERSION).to_pylist()]
+    if not found:
+        raise Unreadable(f"{reading.database}: table {_VERSION.origin} is empty: no migration has made this schema")
+    return sorted(found)

@@ -1,0 +1,150 @@
+"""What hosts keep when Nova has let go of it: found, repaired rung by rung, taken back; and the cloud's own eyes agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from testbed import leftovers, oracles
+from testbed.api import Api, until
+from testbed.cloud import Cloud
+from testbed.leftovers import state
+from testbed.operator import Operator
+from tests.real_cloud import Ran
+
+DELETED = "libvirt-domain-of-deleted-server"
+ARCHIVED = "libvirt-domain-of-archived-server"
+TWICE = "libvirt-server-runs-twice"
+DIRECTORY = "nova-directory-of-deleted-server"
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A server that has nothing to do with it, and must not feel anything of it."""
+
+    server: str
+    host: str
+    run: str
+
+
+@pytest.fixture(autouse=True)
+def neighbours(cloud: Cloud, api: Api) -> Iterator[tuple[Neighbour, ...]]:
+    """A live server on each host; after each test they run as they ran, and Nova can still work with them."""
+    made = []
+    for host, node in cloud.computes.items():
+        server = api.boot(f"neighbour-{host}", host)
+        made.append(Neighbour(server, host, node.run(*leftovers.VIRSH, "domid", server).strip()))
+    yield tuple(made)
+    for one in made:
+        assert cloud.computes[one.host].run(*leftovers.VIRSH, "domid", one.server).strip() == one.run
+        api.act(one.server, "reboot", {"type": "HARD"})
+        api.becomes(one.server, "ACTIVE")
+        api.delete(one.server)
+
+
+def proven(ran: Ran) -> set[tuple[str, str]]:
+    """What a check has proven, when it read everything and found nothing else."""
+    found = ran.found("proven")
+    assert ran.data["unknown"] == []
+    assert len(ran.data["findings"]) == len(found), ran.out
+    return found
+
+
+def undo(operator: Operator) -> None:
+    """Take back the last run, and find that each of its acts was taken back."""
+    run = operator("undo").data[-1]["run"]
+    ran = operator("undo", run, "--yes")
+    assert set(ran.outcomes.values()) == {"done"}, ran.out
+
+
+def test_a_server_deleted_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator) -> None:
+    server = leftovers.deleted_while_host_is_down(cloud, api, "compute1", "deleted-1")
+    node, key = cloud.computes["compute1"], f"compute1/{server}"
+    assert state(node, server) == "running"
+    assert oracles.unknown_guests(cloud, "compute1") >= 1
+    assert proven(operator("check")) == {(DELETED, key)}
+
+    # Paused and taken back: the guest never stopped.
+    run = node.run(*leftovers.VIRSH, "domid", server)
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    assert state(node, server) == "paused"
+    assert operator("check").status == 0
+    undo(operator)
+    assert (state(node, server), node.run(*leftovers.VIRSH, "domid", server)) == ("running", run)
+
+    # Paused again; then stopped, once the whole cloud was read twice.
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    operator("check")
+    ran = operator("repair", "--yes")
+    if ran.outcomes != {key: "done"}:
+        print(ran.out)
+    assert state(node, server) == "shut off"
+    operator("purge", "--yes").came_to(1, {key: "done"})
+    assert state(node, server) is None
+    # What is left is the directory, and nova-compute itself will still remove that.
+    assert operator("check").status == 0
+    assert oracles.disagreements(cloud) == []
+
+
+def test_a_server_archived_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator) -> None:
+    server = leftovers.archived_while_host_is_down(cloud, api, "compute2", "archived-1")
+    node, key = cloud.computes["compute2"], f"compute2/{server}"
+    place = f"/var/lib/nova/instances/{server}"
+    assert proven(operator("check")) == {(ARCHIVED, key)}
+
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    assert state(node, server) == "paused"
+    undo(operator)
+    assert state(node, server) == "running"
+    operator("repair", "--yes")
+    operator("check")
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    assert state(node, server) == "shut off"
+    undo(operator)  # as a guest that was just switched on, waiting
+    assert state(node, server) == "paused"
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    operator("purge", "--yes").came_to(1, {key: "done"})
+    assert state(node, server) is None
+    undo(operator)  # defined again from what was saved
+    assert state(node, server) == "shut off"
+    operator("purge", "--yes").came_to(1, {key: "done"})
+
+    # Its directory is left: Nova has forgotten the server, and nobody will ever remove it.
+    files = node.run("find", place, "-type", "f", "-exec", "sha256sum", "{}", "+")
+    assert proven(operator("check")) == {(DIRECTORY, key)}
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    assert not node.path(place).exists()
+    undo(operator)
+    assert node.run("find", place, "-type", "f", "-exec", "sha256sum", "{}", "+") == files
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    assert set(operator("purge", "--yes").outcomes.values()) == {"done"}
+    ran = operator("check")
+    assert (ran.status, ran.held, ran.data["findings"]) == (0, {}, [])
+    assert oracles.disagreements(cloud) == []
+
+
+def test_a_server_evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, operator: Operator) -> None:
+    server = leftovers.evacuated_from_a_host_that_lives(cloud, api, "compute1", "compute2", "twice-1")
+    old, new, key = cloud.computes["compute1"], cloud.computes["compute2"], f"compute1/{server}"
+    try:
+        assert (state(old, server), state(new, server)) == ("running", "running")
+        assert proven(operator("check")) == {(TWICE, key)}
+        operator("repair", "--yes").came_to(1, {key: "done"})
+        assert (state(old, server), state(new, server)) == ("paused", "running")
+        run = operator("undo").data[-1]["run"]
+        # Undone by its own name alone: two guests on the same disks are nothing that a whole run takes back.
+        assert operator("undo", run, "--yes").outcomes == {key: "refused"}
+        assert operator("undo", f"{run}/1", "--yes").outcomes == {key: "done"}
+        assert (state(old, server), state(new, server)) == ("running", "running")
+        operator("repair", "--yes").came_to(1, {key: "done"})
+    finally:
+        leftovers.nova_compute_returns(cloud, api, "compute1")
+    # nova-compute of the source is back: it removes what we had paused, and the evacuation is over.
+    until("the old guest is gone", lambda: state(old, server) is None, 60)
+    assert state(new, server) == "running"
+    ran = operator("check")
+    assert (ran.status, ran.held) == (0, {})
+    api.delete(server)
+    assert oracles.disagreements(cloud) == []
