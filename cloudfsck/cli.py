@@ -704,7 +704,7 @@ def init(
     )
     if cells:
         out.print(
-            "  the other cells' databases (`nova-manage cell_v2 list_cells`) need the same as the last one in it."
+            "  cells that are not in it, on other servers for example, need the same there as the last one in it."
         )
     else:
         out.print("  no nova.conf names a cell's database: give another with --conf, for they need GRANTs as well.")

@@ -143,6 +143,15 @@ class Cloud:
         node.serve("libvirtd", "libvirtd", "--listen")
         self._answers(node, "libvirtd", "virsh", "-q", "-c", "qemu:///system", "version")
 
+    def start(self, name: str) -> None:
+        """Start a service of the controller that died, as `up` did; the broker and the APIs answer when this returns."""
+        if name == "rabbitmq":
+            self._rabbitmq()
+        elif name.endswith("-api"):
+            self._api(name.removesuffix("-api"), APIS[name.removesuffix("-api")])
+        else:
+            self._service(name, SINK if name == "designate-sink" else SERVICES[name])
+
     def sql(self, database: str, statement: str) -> list[list[str]]:
         """Run SQL as MariaDB's root: the rows as text."""
         said = self.controller.run("mariadb", "-N", "-B", "-S", "/run/mysqld/mysqld.sock", database, input=statement)

@@ -1,23 +1,38 @@
 """Faults of the interrupted: a service dies in the midst of its work, and what it was at is half done.
 
 Each is made as it happens.  What comes next in line is held first (SIGSTOP, a lock), so that the service surely stands
-in the midst; then the service is killed and the hold let go.
+in the midst; then the service is killed, and the hold let go.  Nothing that died is started again here: `Cloud.start`,
+`Cloud.nova_compute` and `all_serve` do that.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import fcntl
+import hashlib
+import json
 import signal
-from collections.abc import Iterator
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 from testbed import places
 from testbed.api import Api
-from testbed.cloud import Cloud
+from testbed.cloud import APIS, SERVICES, Cloud
+from testbed.leftovers import VIRSH, state
 from testbed.node import Node, await_true
 
-VIRSH = ("virsh", "-q", "-c", "qemu:///system")
 INSTANCES = "/var/lib/nova/instances"
+SOCKET = "/run/mysqld/mysqld.sock"
+#: Where the two name servers of Designate's pool listen.
+DNS_PORTS = ("5351", "5352")
+#: By RabbitMQ's names: the queues in which a call waits for the scheduler, and a notification for Designate.
+SCHEDULER = "%2F/scheduler"
+NOTIFICATIONS = "%2F/notifications_designate.info"
 
 
 # -- what every place says
@@ -27,9 +42,9 @@ INSTANCES = "/var/lib/nova/instances"
 class Picture:
     """What every place says of one server; each field is sorted, and empty where a place has nothing.
 
-    `rows` in the cells, `mapping` the cell that the API database names ("" for none yet, None when there is no
-    mapping), `allocations` by whom and where, `ports` and `attachments` as Neutron and Cinder have them, `devices` the
-    volumes in the block device mappings.
+    `rows` in the cells; `mapping` the cell that the API database names, "" while it names none, None without a mapping;
+    `allocations` by whom and where; `ports` and `attachments` as Neutron and Cinder have them; `devices` the volumes in
+    the block device mappings.
     """
 
     rows: tuple[str, ...] = ()
@@ -46,22 +61,28 @@ class Picture:
 
 def picture(cloud: Cloud, server: str) -> Picture:
     """Look at every place now."""
-    found = _asked(cloud, server)
-    domains, directories = [], []
-    for host, node in cloud.computes.items():
-        if server in node.run(*VIRSH, "list", "--all", "--uuid").split():
-            domains.append(f"{host} {node.run(*VIRSH, 'domstate', server).strip()}")
-        directories += [f"{host} {path.name}" for path in node.path(INSTANCES).glob(f"{server}*")]
-    mapping = found.pop("mapping")
+    told = _told(cloud, server)
+    domains = [f"{host} {word}" for host, node in cloud.computes.items() if (word := state(node, server))]
+    directories = [
+        f"{host} {path.name.replace(server, 'UUID')}"
+        for host, node in cloud.computes.items()
+        for path in node.path(INSTANCES).glob(f"{server}*")
+    ]
+    mapping, build_request = told.pop("mapping"), bool(told.pop("build_request"))
+    parts = {name: tuple(sorted(values)) for name, values in told.items()}
     return Picture(
-        mapping=mapping[0] if mapping else None, build_request=bool(found.pop("build_request")),
-        domains=tuple(sorted(domains)), directories=tuple(sorted(name.replace(server, "UUID") for name in directories)),
-        **{name: tuple(sorted(values)) for name, values in found.items()},
+        mapping=mapping[0] if mapping else None, build_request=build_request, domains=tuple(sorted(domains)),
+        directories=tuple(sorted(directories)), **parts,
     )  # fmt: skip
 
 
-def _asked(cloud: Cloud, server: str) -> dict[str, list[str]]:
-    """The databases' part of the picture."""
+def row(cloud: Cloud, server: str) -> str:
+    """What the cells say of it: cell, vm_state, task_state, host."""
+    return " and ".join(sorted(_told(cloud, server)["rows"]))
+
+
+def _told(cloud: Cloud, server: str) -> dict[str, list[str]]:
+    """What the databases say, by the names of a picture's fields."""
     queries = {
         "mapping": "SELECT coalesce(c.name, '') FROM nova_api.instance_mappings m LEFT JOIN nova_api.cell_mappings c"
                    f" ON c.id = m.cell_id WHERE m.instance_uuid = '{server}'",
@@ -70,32 +91,299 @@ def _asked(cloud: Cloud, server: str) -> dict[str, list[str]]:
                        f" (SELECT '{server}' AS id) u JOIN placement.allocations a ON a.consumer_id = u.id OR"
                        " a.consumer_id IN (SELECT uuid FROM nova_cell1.migrations WHERE instance_uuid = u.id)"
                        " JOIN placement.resource_providers p ON p.id = a.resource_provider_id",
-        "ports": "SELECT concat_ws(' ', p.status, b.host, b.vif_type) FROM neutron.ports p"
+        "ports": "SELECT concat_ws(' ', p.status, nullif(b.host, ''), b.vif_type) FROM neutron.ports p"
                  f" LEFT JOIN neutron.ml2_port_bindings b ON b.port_id = p.id WHERE p.device_id = '{server}'",
-        "attachments": "SELECT concat_ws(' ', v.status, v.attach_status, a.attach_status,"
-                       " if(length(coalesce(a.connector, '{}')) > 2, 'connected', 'unconnected'))"
+        "attachments": "SELECT concat(v.status, ': ', a.attach_status,"
+                       " if(length(coalesce(a.connector, '{}')) > 2, ', connected', ''))"
                        " FROM cinder.volume_attachment a JOIN cinder.volumes v ON v.id = a.volume_id"
                        f" WHERE a.deleted = 0 AND a.instance_uuid = '{server}'",
     }  # fmt: skip
     for cell in ("cell0", *places.CELLS):
         queries[f"rows {cell}"] = (
             f"SELECT concat_ws(' ', '{cell}', vm_state, coalesce(task_state, '-'), coalesce(host, 'nowhere'),"
-            f" if(deleted, 'deleted', NULL)) FROM nova_{cell}.instances WHERE uuid = '{server}'"
+            f" if(deleted, '(deleted)', NULL)) FROM nova_{cell}.instances WHERE uuid = '{server}'"
         )
         queries[f"migrations {cell}"] = (
             "SELECT concat_ws(' ', migration_type, status, concat(source_compute, '>', dest_compute),"
-            f" if(deleted, 'deleted', NULL)) FROM nova_{cell}.migrations WHERE instance_uuid = '{server}'"
+            f" if(deleted, '(deleted)', NULL)) FROM nova_{cell}.migrations WHERE instance_uuid = '{server}'"
         )
         queries[f"devices {cell}"] = (
-            "SELECT concat_ws(' ', volume_id, if(attachment_id IS NULL, 'unattached', 'attached'))"
-            f" FROM nova_{cell}.block_device_mapping WHERE instance_uuid = '{server}' AND NOT deleted"
+            f"SELECT volume_id FROM nova_{cell}.block_device_mapping WHERE instance_uuid = '{server}' AND NOT deleted"
             " AND destination_type = 'volume'"
         )
     text = " UNION ALL ".join(f"SELECT '{name}', q.* FROM ({query}) q" for name, query in queries.items())
-    found: dict[str, list[str]] = {name.partition(" ")[0]: [] for name in queries}
+    told: dict[str, list[str]] = {name.partition(" ")[0]: [] for name in queries}
     for name, value in cloud.sql("", text):
-        found[name.partition(" ")[0]].append(value)
-    return found
+        told[name.partition(" ")[0]].append(value)
+    return told
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What was hit: what every place said of the server when the service had died, and what its owner was told."""
+
+    server: str
+    seen: Picture
+    volume: str = ""
+    answer: str = ""
+
+
+# -- deletions
+
+#: What is held so that nova-compute stands in a deletion when the guest still runs, or is gone with its files.
+HOLDS = {"runs": "libvirtd", "gone": "neutron-api"}
+
+
+def delete_interrupted(cloud: Cloud, api: Api, host: str, name: str, guest: str) -> Hit:
+    """nova-compute is killed while it deletes a server whose guest still `runs`, or is `gone` already."""
+    node, server = cloud.computes[host], api.boot(name, host)
+    with held(cloud.controller if guest == "gone" else node, HOLDS[guest]):
+        api.delete(server, wait=False)
+        if guest == "gone":
+            await_true("the guest is gone", lambda: state(node, server) is None, 60)
+            await_true("its files are gone", lambda: not node.path(f"{INSTANCES}/{server}").exists(), 60)
+        else:
+            await_logged(node, f"{server}] Terminating instance")
+        die(node, "nova-compute")
+    return Hit(server, picture(cloud, server))
+
+
+def deleted_without_broker(cloud: Cloud, api: Api, host: str, names: tuple[str, str]) -> tuple[Hit, Hit]:
+    """RabbitMQ dies, and two servers are deleted: nova-api marks each, and waits for the broker to tell the host.
+
+    In the midst of the first, nova-api dies too.  The second waits until the broker is back.
+    """
+    lost, late = (api.boot(name, host) for name in names)
+    die(cloud.controller, "rabbitmq")
+    with background(lambda: Api().delete(lost, wait=False)) as answer:
+        await_row(cloud, lost, "deleting")
+        die(cloud.controller, "nova-api")
+    first = Hit(lost, picture(cloud, lost), answer=answer())
+    cloud.start("nova-api")
+    with background(lambda: Api().delete(late, wait=False)) as answer:
+        await_row(cloud, late, "deleting")
+        seen = picture(cloud, late)
+        cloud.start("rabbitmq")
+    return first, Hit(late, seen, answer=answer())
+
+
+def deleted_without(cloud: Cloud, api: Api, host: str, name: str, service: str) -> Hit:
+    """A server with a volume is deleted while neutron-api or cinder-api is dead; Nova has done what it could."""
+    server, volume = _with_volume(cloud, api, host, name)
+    attach(cloud, api, server, volume)
+    die(cloud.controller, service)
+    api.delete(server, wait=False)
+    # nova-compute tries to reach Neutron for half a minute, and fails; it does not care whether it reaches Cinder.
+    await_row(cloud, server, f"error - {host}" if service == "neutron-api" else "(deleted)")
+    return Hit(server, picture(cloud, server), volume)
+
+
+# -- builds
+
+
+def build_interrupted(cloud: Cloud, api: Api, host: str, name: str, guest: str) -> Hit:
+    """nova-compute is killed while it builds a server: its guest has no `disk` yet, or is `paused` until its port is
+    up."""
+    node = cloud.computes[host]
+    if guest == "disk":
+        with image_locked(node, api.sdk.image.find_image("linux").id):
+            server = api.boot(name, host, wait=False)
+            await_true("its directory is there", lambda: node.path(f"{INSTANCES}/{server}/disk.info").exists(), 90)
+            die(node, "nova-compute")
+    else:
+        with held(node, "ovn-controller"):
+            server = api.boot(name, host, wait=False)
+            await_true("the guest is paused", lambda: state(node, server) == "paused", 90)
+            die(node, "nova-compute")
+    return Hit(server, picture(cloud, server))
+
+
+def boot_unsent(cloud: Cloud, api: Api, host: str, name: str) -> Hit:
+    """nova-api is killed when it has written down a new server, and before it has told the conductor."""
+    with held(cloud.controller, "rabbitmq"), background(lambda: Api().boot(name, host, wait=False)) as answer:
+        await_true("nova-api has written it down", lambda: _requested(cloud, name) is not None, 60)
+        die(cloud.controller, "nova-api")
+    server = _requested(cloud, name)
+    assert server is not None
+    return Hit(server, picture(cloud, server), answer=answer())
+
+
+def boot_unscheduled(cloud: Cloud, api: Api, host: str, name: str) -> Hit:
+    """The conductor is killed while it waits for the scheduler to choose a host, which it then does in vain."""
+    with held(cloud.controller, "nova-scheduler"):
+        server = api.boot(name, host, wait=False)
+        await_true("the conductor asks the scheduler", lambda: unacknowledged(SCHEDULER) > 0, 60)
+        die(cloud.controller, "nova-super-conductor")
+    await_true("the scheduler has claimed", lambda: bool(_told(cloud, server)["allocations"]), 60)
+    return Hit(server, picture(cloud, server))
+
+
+def boot_unmapped(cloud: Cloud, api: Api, host: str, name: str) -> Hit:
+    """The conductor is killed when it has made the row in the cell, and before it says in which cell it is."""
+    with contextlib.ExitStack() as lock:
+        with held(cloud.controller, "nova-scheduler"):
+            server = api.boot(name, host, wait=False)
+            lock.enter_context(row_locked(cloud, "nova_api", "instance_mappings", f"instance_uuid = '{server}'"))
+        waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE 'UPDATE"
+        await_true("the conductor stands", lambda: bool(cloud.sql("", f"{waits} instance_mappings%'")), 60)
+        die(cloud.controller, "nova-super-conductor")
+    return Hit(server, picture(cloud, server))
+
+
+def _requested(cloud: Cloud, name: str) -> str | None:
+    """The server of this name that nova-api wants to be built."""
+    query = f'SELECT instance_uuid FROM build_requests WHERE instance LIKE \'%"display_name": "{name}"%\''
+    found = cloud.sql("nova_api", query)
+    return found[0][0] if found else None
+
+
+# -- migrations
+
+
+def copy_interrupted(cloud: Cloud, api: Api, source: str, target: str, name: str) -> Hit:
+    """nova-compute of the source is killed while it copies the disk for a resize, with the guest shut off."""
+    there, here = cloud.computes[target], cloud.computes[source]
+    server = _resized(api, source, name)
+    # The guest takes three seconds to be shut off: time to hold the target's sshd when the first call is over.
+    await_true("the target is ready", lambda: there.path(f"{INSTANCES}/{server}").exists(), 90)
+    await_true("and was left", lambda: "sshd: root" not in processes(there), 10)
+    with held(there, "sshd"):
+        await_true("the disk is copied", lambda: f"scp -r {INSTANCES}/{server}_resize" in processes(here), 60)
+        die(here, "nova-compute")
+    return Hit(server, picture(cloud, server))
+
+
+def finish_interrupted(cloud: Cloud, api: Api, source: str, target: str, name: str) -> Hit:
+    """nova-compute of the target is killed when the server is its own, and before it has made the guest."""
+    there = cloud.computes[target]
+    with held(there, "libvirtd"):
+        server = _resized(api, source, name)
+        await_row(cloud, server, f"resize_finish {target}")
+        die(there, "nova-compute")
+    return Hit(server, picture(cloud, server))
+
+
+def _resized(api: Api, source: str, name: str) -> str:
+    server = api.boot(name, source)
+    api.act(server, "resize", {"flavorRef": api.sdk.compute.find_flavor("m1.bigger").id})
+    return server
+
+
+# -- volumes
+
+
+def attach_interrupted(cloud: Cloud, api: Api, host: str, name: str, service: str) -> Hit:
+    """cinder-volume is killed while it makes the connection, or nova-compute before the guest has the volume."""
+    node, controller = cloud.computes[host], cloud.controller
+    server, volume = _with_volume(cloud, api, host, name)
+    with held(controller, "ceph-mon") if service == "cinder-volume" else held(node, "libvirtd"):
+        _volumes(api, server, "POST", "", {"volumeAttachment": {"volumeId": volume}})
+        if service == "cinder-volume":
+            await_true("cinder-volume asks Ceph", lambda: "ceph mon dump" in processes(controller), 60)
+            die(controller, service)
+        else:
+            await_true("it is connected", lambda: _attachment(cloud, server) == "attaching: attaching, connected", 60)
+            die(node, service)
+    return Hit(server, picture(cloud, server), volume)
+
+
+def detach_interrupted(cloud: Cloud, api: Api, host: str, name: str, service: str) -> Hit:
+    """cinder-volume is killed before it gives up the connection, or nova-compute before it takes the volume away."""
+    node, controller = cloud.computes[host], cloud.controller
+    server, volume = _with_volume(cloud, api, host, name)
+    attach(cloud, api, server, volume)
+    with held(controller, service) if service == "cinder-volume" else held(node, "libvirtd"):
+        _volumes(api, server, "DELETE", f"/{volume}")
+        if service == "cinder-volume":
+            await_true("the guest has lost it", lambda: not uses(node, server, volume), 90)
+            die(controller, service)
+        else:
+            await_logged(node, f"Detaching volume {volume}")
+            die(node, service)
+    return Hit(server, picture(cloud, server), volume)
+
+
+def attach(cloud: Cloud, api: Api, server: str, volume: str) -> None:
+    """Give a volume to a guest."""
+    _volumes(api, server, "POST", "", {"volumeAttachment": {"volumeId": volume}})
+    api.volume_becomes(volume, "in-use")
+
+
+def detach(cloud: Cloud, api: Api, server: str, volume: str) -> None:
+    """Take a volume from a guest."""
+    _volumes(api, server, "DELETE", f"/{volume}")
+    api.volume_becomes(volume, "available")
+
+
+def uses(node: Node, server: str, volume: str) -> bool:
+    """Whether the domain has the volume's disk."""
+    return volume in node.run(*VIRSH, "domblklist", server)
+
+
+def _with_volume(cloud: Cloud, api: Api, host: str, name: str) -> tuple[str, str]:
+    """A server whose guest answers, and a volume beside it."""
+    server, volume = api.boot(name, host), api.volume(name)
+    api.ready(server)
+    return server, volume
+
+
+def _volumes(api: Api, server: str, method: str, path: str, body: Any = None) -> None:
+    api.call("compute", method, f"/servers/{server}/os-volume_attachments{path}", body)
+
+
+def _attachment(cloud: Cloud, server: str) -> str:
+    return " and ".join(_told(cloud, server)["attachments"])
+
+
+# -- databases
+
+
+def dump(cloud: Cloud, database: str) -> str:
+    """A backup of a database, as a nightly job makes it."""
+    return cloud.controller.run("mariadb-dump", f"--socket={SOCKET}", "--single-transaction", database)
+
+
+def restore(cloud: Cloud, database: str, backup: str) -> str:
+    """Bring a database back from a backup while its services run; returns a backup of how it was before."""
+    before = dump(cloud, database)
+    cloud.sql(database, backup)
+    return before
+
+
+# -- DNS
+
+
+@dataclass(frozen=True)
+class Leaked:
+    """A DNS record that is left of a server."""
+
+    server: str
+    name: str
+    address: str
+
+
+def record_leaked(cloud: Cloud, api: Api, host: str, name: str) -> Leaked:
+    """designate-sink stands still while a server is deleted, and what Nova has said of it is lost with the queue."""
+    server = api.boot(name, host)
+    await_true("its record is active", lambda: [one[2] for one in records(cloud, server)] == ["ACTIVE"], 90)
+    fqdn, address, _ = records(cloud, server)[0]
+    cloud.controller.stop("designate-sink")
+    api.delete(server)
+    await_true("Nova has said so", lambda: any(server in one for one in messages(NOTIFICATIONS)), 30)
+    broker("DELETE", f"/queues/{NOTIFICATIONS}")
+    return Leaked(server, fqdn, address)
+
+
+def records(cloud: Cloud, server: str) -> list[list[str]]:
+    """Name, address and status of the records that Designate's sink has made for a server."""
+    query = "SELECT s.name, r.data, r.status FROM records r JOIN recordsets s ON s.id = r.recordset_id"
+    return cloud.sql("designate", f"{query} WHERE r.managed_resource_id = '{server.replace('-', '')}'")
+
+
+def served(cloud: Cloud, name: str) -> set[str]:
+    """The addresses that the name servers give for a name."""
+    lookups = (("dig", "+short", "+norecurse", "-p", port, f"@{places.ADDRESS}", name, "A") for port in DNS_PORTS)
+    return {address for lookup in lookups for address in cloud.controller.run(*lookup).split()}
 
 
 # -- how a service is held, and dies
@@ -116,3 +404,91 @@ def held(node: Node, name: str) -> Iterator[None]:
     finally:
         if node.serves(name):
             send(node, name, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def image_locked(node: Node, image: str) -> Iterator[None]:
+    """The lock under which nova-compute makes a disk from an image (nova/virt/libvirt/imagebackend.py: cache)."""
+    name = hashlib.sha1(image.encode()).hexdigest()
+    node.run("mkdir", "-p", f"{INSTANCES}/locks")
+    with node.path(f"{INSTANCES}/locks/nova-{name}").open("a") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def row_locked(cloud: Cloud, database: str, table: str, where: str) -> Iterator[None]:
+    """A transaction of somebody else's that has a row locked."""
+    client = cloud.controller.command(["mariadb", "-N", "-B", "--unbuffered", f"--socket={SOCKET}", database])
+    with subprocess.Popen(client, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as session:
+        assert session.stdin is not None
+        assert session.stdout is not None
+        session.stdin.write(f"BEGIN; SELECT id FROM {table} WHERE {where} FOR UPDATE;\n")
+        session.stdin.flush()
+        assert session.stdout.readline().strip()
+        yield
+
+
+def die(node: Node, name: str) -> None:
+    """Kill a service and all of its workers at once."""
+    node.stop(name, signal.SIGKILL)
+
+
+def all_serve(cloud: Cloud) -> None:
+    """Start again whatever has died on the controller."""
+    for name in ("rabbitmq", *(f"{api}-api" for api in APIS), *SERVICES, "designate-sink"):
+        if not cloud.controller.serves(name):
+            cloud.start(name)
+
+
+# -- how one waits for the moment
+
+
+@contextlib.contextmanager
+def background(call: Callable[[], object]) -> Iterator[Callable[[], str]]:
+    """Do something beside the block, which ends no sooner; yields what tells how it ended."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(call)
+
+        def answer() -> str:
+            error = future.exception()
+            return f"{type(error).__name__}: {error}" if error else "accepted"
+
+        yield answer
+
+
+def await_row(cloud: Cloud, server: str, words: str) -> None:
+    await_true(f"the row of {server} says {words}", lambda: words in row(cloud, server), 120)
+
+
+def await_logged(node: Node, words: str) -> None:
+    log = node.path("/var/log/nova/nova-compute.log")
+    await_true(f"nova-compute says {words}", lambda: words in log.read_text(errors="replace"), 60)
+
+
+def processes(node: Node) -> str:
+    """The command lines of a node, and of those within it."""
+    return node.run("ps", "-eo", "args")
+
+
+def broker(method: str, path: str, body: object = None) -> Any:
+    """Ask RabbitMQ's management, from the controller's network."""
+    word = base64.b64encode(f"openstack:{places.PASSWORD}".encode()).decode()
+    asked = urllib.request.Request(
+        f"http://{places.ADDRESS}:15672/api{path}", method=method, data=json.dumps(body).encode() if body else None,
+        headers={"Authorization": f"Basic {word}", "Content-Type": "application/json"},
+    )  # fmt: skip
+    with urllib.request.urlopen(asked, timeout=30) as answer:
+        text = answer.read()
+    return json.loads(text) if text else None
+
+
+def messages(queue: str) -> list[str]:
+    """What lies in a queue, left where it is."""
+    how = {"count": 100, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    return [one["payload"] for one in broker("POST", f"/queues/{queue}/get", how)]
+
+
+def unacknowledged(queue: str) -> int:
+    """How many calls of a queue were taken and not yet heard: RabbitMQ counts every five seconds."""
+    return int(broker("GET", f"/queues/{queue}").get("messages_unacknowledged", 0))

@@ -58,6 +58,13 @@ def nova_compute_returns(cloud: Cloud, api: Api, host: str) -> None:
     api.compute_becomes(host, "up")
 
 
+def whole_again(cloud: Cloud, api: Api) -> None:
+    """Bring back every nova-compute that a fault has left dead."""
+    for host, node in cloud.computes.items():
+        if not node.serves("nova-compute"):
+            nova_compute_returns(cloud, api, host)
+
+
 def archive(cloud: Cloud) -> None:
     """Move the rows of deleted servers into the shadow tables, as a nightly job does."""
     manage = "/opt/openstack/bin/nova-manage --config-file /etc/nova/nova.conf"

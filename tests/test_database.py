@@ -603,6 +603,30 @@ def test_the_grants_suffice_and_keep_secrets_out_of_reach(server: MariaDB | Post
 
 
 @pytest.mark.real
+def test_the_grants_reach_every_cell_that_is_mapped_to_the_server(server: MariaDB | PostgreSQL) -> None:
+    if not isinstance(server, MariaDB):
+        pytest.skip(
+            "psql changes its database by a command of its own: PostgreSQL's cells are named to init, or by hand"
+        )
+    server.create("nova_cell3", "nova_cell")
+    server.create("other_cell", "nova_cell")
+    url = "{scheme}://{username}:{password}@{hostname}:{port}/nova_cell3?{query}"
+    server.execute("nova_api", "UPDATE cell_mappings SET database_connection = %s WHERE name = 'cell1'", url)
+    login = Login("cloudfsck", "from-the-grants")
+    api = at(server, "nova_api", login)
+    for _ in range(2):
+        client(server, nova.grants(api, []).replace("'PASSWORD'", "'from-the-grants'"))
+    mapped = dataclasses.replace(at(server, "nova_cell3", login), name="cell3")
+    assert [piece.why for piece in nova.read_cell(mapped, Scope()) if piece.why] == []
+    with pytest.raises(Unreadable, match="denied"), at(server, "other_cell", login).open():
+        pass
+    assert (
+        server.execute("nova_api", "SELECT 1 FROM information_schema.routines WHERE routine_name LIKE 'cloudfsck%%'")
+        == []
+    )
+
+
+@pytest.mark.real
 def test_a_missing_column_spoils_its_table_alone(server: MariaDB | PostgreSQL) -> None:
     server.create("damaged", "nova_cell")
     fill(server, "damaged")

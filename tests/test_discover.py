@@ -492,7 +492,7 @@ def test_init_writes_the_configuration_and_the_grants(tmp_path: Path, capsys: py
     said = init(capsys, tmp_path, "--root", str(root), "--name", "prod")
     for name in ALL:
         assert f"  {root / name}\n" in said
-    assert "the other cells' databases (`nova-manage cell_v2 list_cells`) need the same as the last one" in said
+    assert "cells that are not in it, on other servers for example, need the same there as the last one" in said
     assert config.load(tmp_path / "new.toml").cloud.name == "prod"
     grants = (tmp_path / "new-grants.sql").read_text()
     assert SECRET not in said + grants + (tmp_path / "new.toml").read_text()

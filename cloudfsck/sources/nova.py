@@ -216,9 +216,9 @@ def grants(
     """The SQL that makes the read-only account: what an administrator runs, and again after an upgrade of Nova.
 
     It gives SELECT on the columns that are read, column by column: secrets (connection_info, a server's keys, injected
-    files) stay out of reach.  Which of the columns a release has, the SQL finds out where it runs.  `others` are other
-    services' databases, each with the columns that are read of its tables.  The cells come last: those that are not
-    known here need the same.
+    files) stay out of reach.  Which of the columns a release has, the SQL finds out where it runs; and with MySQL also
+    which cells are mapped to databases on the API database's server.  `others` are other services' databases, each with
+    the columns that are read of its tables.  The cells come last: those that are not known yet need the same.
     """
     text: list[str] = []
     begun: set[str] = set()
@@ -236,6 +236,8 @@ def grants(
         write = _grants_mysql if kind == "mysql" else _grants_postgresql
         text += write(database, str(url.database), server, wanted, first=server not in begun)
         begun.add(server)
+        if kind == "mysql" and database is api:
+            text += _grants_mapped_cells(database, str(url.database), server)
     return "\n".join(text)
 
 
@@ -292,6 +294,51 @@ def _grants_mysql(
             "SET @grant = COALESCE(@grant, 'DO 0'); PREPARE cloudfsck FROM @grant; EXECUTE cloudfsck;",
         ]
     return [*text, ""]
+
+
+def _grants_mapped_cells(api: Database, name: str, server: str) -> list[str]:
+    """The same for every cell on this server, whose database's name is the last of a mapping's URL, template or not."""
+    account = _inner(f"{_literal(api.login.user or '')}@'%'")
+    procedure = f"{quoted(api, name)}.`cloudfsck_cells`"
+    columns = "\n            OR ".join(
+        f"c.table_name = {_literal(table)} AND c.column_name IN ({', '.join(map(_literal, columns))})"
+        for table, columns in _columns("cell").items()
+    )
+    return f"""\
+-- every cell that is mapped to a database on {server}; run it again when a cell was added
+DROP PROCEDURE IF EXISTS {procedure};
+DELIMITER //
+CREATE PROCEDURE {procedure}()
+BEGIN
+    DECLARE done BOOLEAN DEFAULT FALSE;
+    DECLARE statement TEXT;
+    DECLARE statements CURSOR FOR
+        SELECT CONCAT('GRANT SHOW VIEW ON `', REPLACE(s.schema_name, '_', '\\\\_'), '`.* TO {account}')
+          FROM information_schema.schemata s
+         WHERE s.schema_name IN (SELECT SUBSTRING_INDEX(SUBSTRING_INDEX(database_connection, '?', 1), '/', -1)
+                                   FROM {quoted(api, name)}.`cell_mappings`)
+        UNION ALL
+        SELECT CONCAT('GRANT SELECT (', GROUP_CONCAT(CONCAT('`', c.column_name, '`')), ') ON `', c.table_schema, '`.`',
+                      c.table_name, '` TO {account}')
+          FROM information_schema.columns c
+         WHERE c.table_schema IN (SELECT SUBSTRING_INDEX(SUBSTRING_INDEX(database_connection, '?', 1), '/', -1)
+                                    FROM {quoted(api, name)}.`cell_mappings`)
+           AND ({columns})
+         GROUP BY c.table_schema, c.table_name;
+    DECLARE CONTINUE HANDLER FOR NOT FOUND SET done = TRUE;
+    OPEN statements;
+    FETCH statements INTO statement;
+    WHILE NOT done DO
+        SET @grant = statement;
+        PREPARE cloudfsck FROM @grant;
+        EXECUTE cloudfsck;
+        FETCH statements INTO statement;
+    END WHILE;
+END//
+DELIMITER ;
+CALL {procedure}();
+DROP PROCEDURE {procedure};
+""".split("\n")
 
 
 def _grants_postgresql(

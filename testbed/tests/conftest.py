@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from testbed import initial
+from testbed import initial, leftovers
 from testbed.api import Api, enter_network
 from testbed.cloud import Cloud
 from testbed.operator import Operator
@@ -25,6 +26,13 @@ def cloud() -> Cloud:
 @pytest.fixture(scope="session")
 def api(cloud: Cloud) -> Api:
     return Api()
+
+
+@pytest.fixture(autouse=True)
+def whole(cloud: Cloud, api: Api) -> Iterator[None]:
+    """Whatever became of a fault, the next test finds every service at work."""
+    yield
+    leftovers.whole_again(cloud, api)
 
 
 @pytest.fixture

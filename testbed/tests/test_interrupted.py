@@ -1,0 +1,399 @@
+"""What a service leaves half done when it dies in the midst: as each place has it, and as cloudfsck judges it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from testbed import interrupted
+from testbed.api import Api, until
+from testbed.cloud import Cloud
+from testbed.interrupted import Hit, Picture, picture, row
+from testbed.operator import Operator
+
+DELETED = "libvirt-domain-of-deleted-server"
+DIRECTORY = "nova-directory-of-deleted-server"
+
+#: A server that runs on compute1, one that was deleted there, and one that Nova's API has forgotten.
+RUNS = Picture(
+    rows=("cell1 active - compute1",), mapping="cell1", allocations=("instance compute1",),
+    ports=("ACTIVE compute1 ovs",), domains=("compute1 running",), directories=("compute1 UUID",),
+)  # fmt: skip
+GONE = Picture(rows=("cell1 deleted - compute1 (deleted)",), mapping="cell1")
+ASKED = Picture(mapping="", build_request=True)
+
+
+@pytest.fixture(autouse=True)
+def all_serve(cloud: Cloud) -> Iterator[None]:
+    """Whatever became of a fault, the next test finds the controller's services at work."""
+    yield
+    interrupted.all_serve(cloud)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What cloudfsck says of one server: the checks that have proven something, what it would do, and what stops it."""
+
+    proven: tuple[str, ...] = ()
+    acts: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+
+
+INNOCENT = Judged()
+
+
+def judged(operator: Operator, server: str) -> Judged:
+    """Check and plan; whatever is found of it must be proven."""
+    check, plan = operator("check").data, operator("plan").data
+    found = [one for one in check["findings"] if one["server"] == server]
+    assert {one["state"] for one in found} <= {"proven"}, found
+    acts = [one["text"].replace(server, "UUID") for one in plan["acts"] if one["case"] == server]
+    return Judged(tuple(sorted(one["check"] for one in found)), tuple(acts), (*check["stops"], *plan["stops"]))
+
+
+def later(operator: Operator) -> Operator:
+    """The same one when a call counts as lost: Nova's long_rpc_timeout, half an hour by default, is a second."""
+    text = operator.path.read_text()
+    operator.path.write_text(text.replace("[nova]\n", "[nova]\nlong_rpc_timeout = 1\n"))
+    return operator
+
+
+def repaired(operator: Operator, server: str) -> None:
+    """cloudfsck itself takes what was left, down to the end of its ladder."""
+    for command in ("repair", "purge"):
+        ran = operator(command, "--yes")
+        assert {one["outcome"] for one in ran.data["acts"] if server in one["key"]} == {"done"}, (ran.out, ran.err)
+
+
+def back(cloud: Cloud, api: Api, host: str) -> None:
+    cloud.nova_compute(host)
+    api.compute_becomes(host, "up")
+
+
+# -- deletions
+
+
+@pytest.mark.parametrize("guest", ["runs", "gone"])
+def test_delete_interrupted(cloud: Cloud, api: Api, operator: Operator, guest: str) -> None:
+    hit = interrupted.delete_interrupted(cloud, api, "compute1", f"delete-{guest}", guest)
+    half = dataclasses.replace(RUNS, rows=("cell1 active deleting compute1",))
+    assert hit.seen == (half if guest == "runs" else dataclasses.replace(half, domains=(), directories=()))
+    assert judged(operator, hit.server) == INNOCENT
+    cloud.nova_compute("compute1")
+    api.becomes(hit.server)
+    assert picture(cloud, hit.server) == GONE
+
+
+def test_deleted_without_broker(cloud: Cloud, api: Api, operator: Operator) -> None:
+    lost, late = interrupted.deleted_without_broker(cloud, api, "compute1", ("broker-lost", "broker-late"))
+    half = dataclasses.replace(RUNS, rows=("cell1 active deleting compute1",))
+    assert (lost.seen, late.seen) == (half, half)
+    assert "ConnectFailure" in lost.answer
+    assert late.answer == "accepted"
+    api.becomes(late.server)
+    assert picture(cloud, lost.server) == half
+    api.delete(lost.server, wait=False)  # "already in deleting state": accepted, and nothing is done
+    assert judged(later(operator), lost.server) == INNOCENT
+    assert picture(cloud, lost.server) == half
+    api.act(lost.server, "os-resetState", {"state": "error"})
+    api.compute_becomes("compute1", "up")
+    api.delete(lost.server)
+    assert picture(cloud, lost.server) == picture(cloud, late.server) == GONE
+
+
+def test_deleted_without_neutron(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.deleted_without(cloud, api, "compute1", "no-neutron", "neutron-api")
+    assert hit.seen == dataclasses.replace(
+        RUNS, rows=("cell1 error - compute1",), attachments=("in-use: attached, connected",), devices=(hit.volume,),
+        domains=(), directories=(),
+    )  # fmt: skip
+    cloud.start("neutron-api")
+    assert judged(operator, hit.server) == INNOCENT
+    api.delete(hit.server)
+    assert picture(cloud, hit.server) == GONE
+    assert api.volume_state(hit.volume) == "available"
+    delete_volume(api, hit)
+
+
+def test_deleted_without_cinder(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.deleted_without(cloud, api, "compute1", "no-cinder", "cinder-api")
+    assert hit.seen == dataclasses.replace(GONE, attachments=("in-use: attached, connected",))
+    cloud.start("cinder-api")
+    assert judged(operator, hit.server) == INNOCENT
+    query = f"SELECT id FROM volume_attachment WHERE instance_uuid = '{hit.server}' AND NOT deleted"
+    ((attachment,),) = cloud.sql("cinder", query)
+    api.call("block_storage", "DELETE", f"/attachments/{attachment}")
+    api.volume_becomes(hit.volume, "available")
+    assert picture(cloud, hit.server) == GONE
+    delete_volume(api, hit)
+
+
+def delete_volume(api: Api, hit: Hit) -> None:
+    api.call("block_storage", "DELETE", f"/volumes/{hit.volume}")
+    api.volume_becomes(hit.volume, None)
+
+
+# -- builds
+
+
+@pytest.mark.parametrize("guest", ["disk", "paused"])
+def test_build_interrupted(cloud: Cloud, api: Api, operator: Operator, guest: str) -> None:
+    hit = interrupted.build_interrupted(cloud, api, "compute1", f"build-{guest}", guest)
+    half = dataclasses.replace(
+        RUNS, rows=("cell1 building spawning compute1",), ports=hit.seen.ports,
+        domains=("compute1 paused",) if guest == "paused" else (),
+    )  # fmt: skip
+    assert hit.seen == half
+    assert judged(operator, hit.server) == INNOCENT
+    back(cloud, api, "compute1")
+    api.becomes(hit.server, "ERROR")
+    failed = picture(cloud, hit.server)
+    assert failed == dataclasses.replace(half, rows=("cell1 error - compute1",), ports=failed.ports)
+    assert judged(later(operator), hit.server) == INNOCENT
+    api.delete(hit.server)
+    assert picture(cloud, hit.server) == GONE
+
+
+def test_boot_unsent(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.boot_unsent(cloud, api, "compute1", "boot-unsent")
+    assert hit.seen == ASKED
+    assert "ConnectFailure" in hit.answer
+    cloud.start("nova-api")
+    assert api.server(hit.server)["OS-EXT-STS:task_state"] == "scheduling"
+    assert judged(operator, hit.server) == INNOCENT
+    forget(cloud, api, hit.server)
+
+
+def test_boot_unscheduled(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.boot_unscheduled(cloud, api, "compute1", "boot-unscheduled")
+    assert hit.seen == dataclasses.replace(ASKED, allocations=("instance compute1",))
+    cloud.start("nova-super-conductor")
+    assert judged(operator, hit.server) == INNOCENT
+    forget(cloud, api, hit.server)
+
+
+def test_boot_unmapped(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.boot_unmapped(cloud, api, "compute1", "boot-unmapped")
+    ghost = Picture(rows=("cell1 building scheduling nowhere",), mapping="")
+    assert hit.seen == dataclasses.replace(ghost, build_request=True, allocations=("instance compute1",))
+    cloud.start("nova-super-conductor")
+    assert judged(operator, hit.server) == INNOCENT
+    api.call("compute", "DELETE", f"/servers/{hit.server}")
+    assert api.server(hit.server) == {}
+    # The API has forgotten it, and the row in the cell lives on where nobody looks.
+    assert picture(cloud, hit.server) == ghost
+    assert judged(operator, hit.server) == INNOCENT
+    cell = "(SELECT id FROM cell_mappings WHERE name = 'cell1')"
+    cloud.sql("nova_api", f"UPDATE instance_mappings SET cell_id = {cell} WHERE instance_uuid = '{hit.server}'")
+    api.act(hit.server, "os-resetState", {"state": "error"})
+    api.delete(hit.server)
+    assert picture(cloud, hit.server) == dataclasses.replace(GONE, rows=("cell1 deleted - nowhere (deleted)",))
+
+
+def forget(cloud: Cloud, api: Api, server: str) -> None:
+    """Delete a server that was never made.  Its mapping stays without a cell, and no command of Nova's removes it."""
+    api.call("compute", "DELETE", f"/servers/{server}")
+    assert api.server(server) == {}
+    assert picture(cloud, server) == Picture(mapping="")
+    for table in ("instance_mappings", "request_specs"):
+        cloud.sql("nova_api", f"DELETE FROM {table} WHERE instance_uuid = '{server}'")
+
+
+# -- migrations
+
+
+def test_copy_interrupted(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.copy_interrupted(cloud, api, "compute1", "compute2", "copy")
+    half = Picture(
+        rows=("cell1 active resize_migrating compute1",), mapping="cell1",
+        migrations=("resize migrating compute1>compute2",), allocations=("instance compute2", "migration compute1"),
+        ports=hit.seen.ports, domains=("compute1 shut off",),
+        directories=("compute1 UUID_resize", "compute2 UUID"),
+    )  # fmt: skip
+    assert hit.seen == half
+    assert judged(operator, hit.server) == INNOCENT
+    back(cloud, api, "compute1")
+    interrupted.await_row(cloud, hit.server, "active - compute1")
+    # nova-compute fails to take the migration back, and calls the server active all the same.
+    stuck = picture(cloud, hit.server)
+    assert stuck == dataclasses.replace(
+        half, rows=("cell1 active - compute1",), ports=stuck.ports, directories=("compute1 UUID", "compute2 UUID")
+    )
+    assert judged(later(operator), hit.server) == INNOCENT
+    api.delete(hit.server)
+    left = dataclasses.replace(
+        GONE, migrations=("resize migrating compute1>compute2 (deleted)",), allocations=("migration compute1",)
+    )
+    assert picture(cloud, hit.server) == dataclasses.replace(left, directories=("compute2 UUID",))
+    quarantine = "quarantine /var/lib/nova/instances/UUID on compute2 (4.0 KiB)"
+    assert judged(operator, hit.server) == Judged((DIRECTORY,), (quarantine,))
+    repaired(operator, hit.server)
+    assert picture(cloud, hit.server) == left
+    release(cloud, api, hit.server)
+
+
+def test_finish_interrupted(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.finish_interrupted(cloud, api, "compute1", "compute2", "finish")
+    half = Picture(
+        rows=("cell1 active resize_finish compute2",), mapping="cell1",
+        migrations=("resize post-migrating compute1>compute2",), ports=hit.seen.ports,
+        allocations=("instance compute2", "migration compute1"), domains=("compute1 shut off",),
+        directories=("compute1 UUID_resize", "compute2 UUID"),
+    )  # fmt: skip
+    assert hit.seen == half
+    back(cloud, api, "compute2")
+    assert dataclasses.replace(picture(cloud, hit.server), ports=half.ports) == half
+    assert judged(operator, hit.server) == INNOCENT
+    # What an operator does then leaves the source as it is, and Nova has no idea of it.
+    api.act(hit.server, "os-resetState", {"state": "active"})
+    api.act(hit.server, "reboot", {"type": "HARD"})
+    api.becomes(hit.server, "ACTIVE")
+    assert picture(cloud, hit.server).domains == ("compute1 shut off", "compute2 running")
+    assert judged(later(operator), hit.server) == INNOCENT
+    api.delete(hit.server)
+    left = dataclasses.replace(
+        GONE, rows=("cell1 deleted - compute2 (deleted)",), allocations=("migration compute1",),
+        migrations=("resize post-migrating compute1>compute2 (deleted)",), directories=("compute1 UUID_resize",),
+    )  # fmt: skip
+    assert picture(cloud, hit.server) == dataclasses.replace(left, domains=("compute1 shut off",))
+    hold = "hold domain UUID on compute1 as it is, stopped"
+    assert judged(operator, hit.server) == Judged((DELETED,), (hold,))
+    repaired(operator, hit.server)
+    assert picture(cloud, hit.server) == left
+    assert judged(operator, hit.server) == INNOCENT
+    cloud.computes["compute1"].run("rm", "-r", f"{interrupted.INSTANCES}/{hit.server}_resize")
+    release(cloud, api, hit.server)
+
+
+def release(cloud: Cloud, api: Api, server: str) -> None:
+    """Give up what Placement holds for the server's migration."""
+    for (migration,) in cloud.sql("nova_cell1", f"SELECT uuid FROM migrations WHERE instance_uuid = '{server}'"):
+        api.call("placement", "DELETE", f"/allocations/{migration}")
+    assert picture(cloud, server).allocations == ()
+
+
+# -- volumes
+
+
+@pytest.mark.long
+def test_attach_interrupted_at_cinder(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.attach_interrupted(cloud, api, "compute1", "attach-cinder", "cinder-volume")
+    assert hit.seen == dataclasses.replace(RUNS, attachments=("reserved: reserved",), devices=(hit.volume,))
+    cloud.start("cinder-volume")
+    assert judged(operator, hit.server) == INNOCENT
+    # cinder-api waits a minute for the call that died; then nova-compute asks again.
+    api.volume_becomes(hit.volume, "in-use", seconds=180)
+    free(cloud, api, hit)
+
+
+def test_attach_interrupted_at_nova(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.attach_interrupted(cloud, api, "compute1", "attach-nova", "nova-compute")
+    half = dataclasses.replace(RUNS, attachments=("attaching: attaching, connected",), devices=(hit.volume,))
+    assert hit.seen == half
+    back(cloud, api, "compute1")
+    assert picture(cloud, hit.server) == half
+    assert not interrupted.uses(cloud.computes["compute1"], hit.server, hit.volume)
+    assert judged(later(operator), hit.server) == INNOCENT
+    # Nova cannot detach what it has no connection of; only the server's end is the end of it.
+    api.delete(hit.server)
+    assert picture(cloud, hit.server) == GONE
+    api.volume_becomes(hit.volume, "available")
+    delete_volume(api, hit)
+
+
+def test_detach_interrupted_at_cinder(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.detach_interrupted(cloud, api, "compute1", "detach-cinder", "cinder-volume")
+    half = dataclasses.replace(RUNS, attachments=("detaching: attached, connected",), devices=(hit.volume,))
+    assert hit.seen == half
+    assert judged(operator, hit.server) == INNOCENT
+    cloud.start("cinder-volume")
+    # nova-compute asks five times, a minute each.
+    api.volume_becomes(hit.volume, "available", seconds=180)
+    until("Nova lets go of it", lambda: picture(cloud, hit.server) == RUNS, 30)
+    api.delete(hit.server)
+    delete_volume(api, hit)
+
+
+def test_detach_interrupted_at_nova(cloud: Cloud, api: Api, operator: Operator) -> None:
+    hit = interrupted.detach_interrupted(cloud, api, "compute1", "detach-nova", "nova-compute")
+    half = dataclasses.replace(RUNS, attachments=("detaching: attached, connected",), devices=(hit.volume,))
+    assert hit.seen == half
+    back(cloud, api, "compute1")
+    assert picture(cloud, hit.server) == half
+    assert interrupted.uses(cloud.computes["compute1"], hit.server, hit.volume)
+    assert judged(later(operator), hit.server) == INNOCENT
+    api.call("block_storage", "POST", f"/volumes/{hit.volume}/action", {"os-reset_status": {"status": "in-use"}})
+    free(cloud, api, hit)
+
+
+def free(cloud: Cloud, api: Api, hit: Hit) -> None:
+    """What is in use after all is taken from the guest as ever."""
+    until("the guest has it", lambda: interrupted.uses(cloud.computes["compute1"], hit.server, hit.volume), 60)
+    interrupted.detach(cloud, api, hit.server, hit.volume)
+    until("Nova lets go of it", lambda: picture(cloud, hit.server) == RUNS, 30)
+    api.delete(hit.server)
+    delete_volume(api, hit)
+
+
+# -- databases
+
+
+def test_restored_cell(cloud: Cloud, api: Api, operator: Operator, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The dangerous one: a guest runs that no database knows, and a server is back that has none."""
+    early, fresh = (Operator(cloud, tmp_path_factory.mktemp(name)) for name in ("early", "fresh"))
+    deleted = api.boot("restored-deleted", "compute1")
+    assert judged(early, deleted) == INNOCENT
+    backup = interrupted.dump(cloud, "nova_cell1")
+    made = api.boot("restored-made", "compute1")
+    api.delete(deleted)
+    assert judged(operator, made) == INNOCENT
+    before = interrupted.restore(cloud, "nova_cell1", backup)
+    try:
+        assert picture(cloud, made) == dataclasses.replace(RUNS, rows=())
+        assert picture(cloud, deleted) == Picture(rows=RUNS.rows, mapping="cell1")
+        assert (api.server(made), api.server(deleted)["status"]) == ({}, "ACTIVE")
+        for one in (operator, early, fresh):
+            assert {judged(one, server).acts for server in (made, deleted)} == {()}
+        stops = operator("check")
+        assert stops.status & 8
+        assert ["its database was restored" in why for why in stops.data["stops"]] == [True]
+        refused = operator("repair", "--yes")
+        assert refused.status & 8, (refused.out, refused.err)
+        # Who checked before the backup, or never, has nothing to tell it by: nothing that Nova counts has fallen.
+        assert early("check").data["stops"] == fresh("check").data["stops"] == []
+    finally:
+        interrupted.restore(cloud, "nova_cell1", before)
+    assert operator("check").data["stops"] != []
+    operator("accept-restore", form=None)
+    assert judged(operator, made) == INNOCENT
+    assert picture(cloud, made) == RUNS
+    api.delete(made)
+    assert picture(cloud, made) == picture(cloud, deleted) == GONE
+
+
+# -- DNS
+
+
+def test_record_leaked(cloud: Cloud, api: Api, operator: Operator) -> None:
+    leaked = interrupted.record_leaked(cloud, api, "compute1", "leaked")
+    cloud.start("designate-sink")
+    queue = f"/queues/{interrupted.NOTIFICATIONS}"
+    until("the sink listens again", lambda: bool(interrupted.broker("GET", queue).get("consumers")), 60)
+    assert interrupted.records(cloud, leaked.server) == [["leaked.cloud.test.", leaked.address, "ACTIVE"]]
+    assert interrupted.served(cloud, leaked.name) == {leaked.address}
+    assert picture(cloud, leaked.server) == GONE
+    assert judged(operator, leaked.server) == INNOCENT
+    remove_record(api, leaked.name)
+    until("the name servers forget it", lambda: interrupted.served(cloud, leaked.name) == set(), 60)
+    assert interrupted.records(cloud, leaked.server) == []
+
+
+def remove_record(api: Api, name: str) -> None:
+    """Delete a record that Designate takes for its own."""
+    powers = {"X-Auth-All-Projects": "true", "X-Designate-Edit-Managed-Records": "true"}
+    (found,) = api.sdk.dns.get(f"/recordsets?name={name}", headers=powers).json()["recordsets"]
+    answer = api.sdk.dns.delete(f"/zones/{found['zone_id']}/recordsets/{found['id']}", headers=powers)
+    assert answer.status_code == 202, answer.text
