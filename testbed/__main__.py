@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["up"]:
             with lap(say, "in all"):
-                machine.check()
+                machine.check(fresh=cloud.controller.pid is None)
                 with lap(say, "packages"):
                     machine.furnish(say)
                 cloud.up(say)

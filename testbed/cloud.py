@@ -107,7 +107,7 @@ class Cloud:
         fresh = self.controller.pid is None
         try:
             with lap(say, "machines"):
-                self._machines()
+                self.launch()
             with lap(say, "MariaDB, RabbitMQ, OVN, Ceph"):
                 self._together(self._mariadb, self._rabbitmq, self._ovn, self._ceph)
             with lap(say, "schemas"):
@@ -144,7 +144,7 @@ class Cloud:
         self._answers(node, "libvirtd", "virsh", "-q", "-c", "qemu:///system", "version")
 
     def start(self, name: str) -> None:
-        """Start a service of the controller that died, as `up` did; the broker and the APIs answer when this returns."""
+        """Start a service of the controller that died, as `up` did; the broker and APIs answer when this returns."""
         if name == "rabbitmq":
             self._rabbitmq()
         elif name.endswith("-api"):
@@ -165,7 +165,8 @@ class Cloud:
 
     # -- how it comes up
 
-    def _machines(self) -> None:
+    def launch(self) -> None:
+        """Make the machines and their network, with nothing on them yet."""
         keys = places.STATE / "keys"
         keys.mkdir(parents=True, exist_ok=True)
         for name in ("read-key", "write-key", "nova-key", "host-key"):

@@ -19,18 +19,18 @@ MEMORY, ROOM = 8, 6
 PYTHON = "/usr/bin/python3"
 
 
-def check() -> None:
-    """Raises Failed that says all that is missing, before anything is started."""
+def check(fresh: bool) -> None:
+    """Raises Failed that says all that is missing, before anything is started; `fresh` if no cloud is up yet."""
     lacks = []
     if os.geteuid() != 0:
         lacks.append("it is made of namespaces and mounts: only root can make it")
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     memory = int(fields["MemAvailable"].split()[0]) / 2**20
-    if memory < MEMORY:
+    if fresh and memory < MEMORY:
         lacks.append(f"it needs {MEMORY} GiB of memory, and {memory:.1f} GiB are available")
     places.STATE.mkdir(parents=True, exist_ok=True)
     room = shutil.disk_usage(places.STATE).free / 2**30
-    if room < ROOM:
+    if fresh and room < ROOM:
         lacks.append(f"it needs {ROOM} GiB of room in {places.STATE}, and {room:.1f} GiB are free")
     if shutil.which("apt-get") is None:
         lacks.append("its servers are Debian's packages, and this machine has no apt-get")

@@ -13,6 +13,13 @@ from testbed.cloud import Cloud
 from testbed.operator import Operator
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The SDK warns of what it will remove from itself, wherever it uses that."""
+    for item in items:
+        for category in ("PendingDeprecationWarning", "openstack.warnings.OpenStackDeprecationWarning"):
+            item.add_marker(pytest.mark.filterwarnings(f"ignore::{category}"))
+
+
 @pytest.fixture(scope="session")
 def cloud() -> Cloud:
     cloud = Cloud()
