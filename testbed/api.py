@@ -55,6 +55,9 @@ class Api:
             self.becomes(made, "ACTIVE")
         return made
 
+    def flavor(self, name: str) -> str:
+        return self._id("flavor", name)
+
     def server(self, server: str) -> dict[str, Any]:
         """What Nova says of it; {} when it knows of none."""
         answer = self.sdk.compute.get(f"/servers/{server}")

@@ -50,6 +50,18 @@ def evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, source: str, target
     return server
 
 
+def deleted_while_it_is_resized(cloud: Cloud, api: Api, source: str, name: str) -> str:
+    """The owner deletes a server while its disk is being copied to another host; the server's UUID.
+
+    nova-compute of the source cleans up there, and finish_resize never runs where the copy goes: nobody removes that.
+    """
+    server = _booted(api, name, source)
+    api.act(server, "resize", {"flavorRef": api.flavor("m1.bigger")})
+    until("its disk is being moved", lambda: api.server(server)["OS-EXT-STS:task_state"] == "resize_migrating", 60)
+    api.delete(server)
+    return server
+
+
 def nova_compute_returns(cloud: Cloud, api: Api, host: str) -> None:
     heard = api.last_heard(host)
     cloud.nova_compute(host)

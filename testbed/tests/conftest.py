@@ -11,6 +11,24 @@ from testbed import initial, leftovers
 from testbed.api import Api, enter_network
 from testbed.cloud import Cloud
 from testbed.operator import Operator
+from testbed.story import Story
+
+_STORIES: list[Story] = []
+
+
+@pytest.fixture
+def story(request: pytest.FixtureRequest) -> Story:
+    _STORIES.append(Story(request.node.name.removeprefix("test_").replace("_", " ")))
+    return _STORIES[-1]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _STORIES:
+        terminalreporter.section("faults")
+    for story in _STORIES:
+        terminalreporter.line(story.fault)
+        for column, seen in story.seen.items():
+            terminalreporter.line(f"    {column:<9} {'; '.join(seen)}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

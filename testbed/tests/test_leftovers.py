@@ -12,6 +12,7 @@ from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.leftovers import state
 from testbed.operator import Operator
+from testbed.story import Story
 from tests.real_cloud import Ran
 
 DELETED = "libvirt-domain-of-deleted-server"
@@ -59,30 +60,36 @@ def undo(operator: Operator) -> None:
     assert set(ran.outcomes.values()) == {"done"}, ran.out
 
 
-def the_directory_goes(cloud: Cloud, operator: Operator, fault: tuple[str, str]) -> None:
+def the_directory_goes(cloud: Cloud, operator: Operator, story: Story, fault: tuple[str, str]) -> None:
     """Into quarantine, back with every byte, into quarantine again, and away."""
     key = fault[1]
     host, server = key.split("/")
     node, place = cloud.computes[host], f"/var/lib/nova/instances/{server}"
     sums = ("find", place, "-type", "f", "-exec", "sha256sum", "{}", "+")
     files = node.run(*sums)
+    story.made()
     assert proven(operator("check")) == {fault}
+    story.fired(DIRECTORY)
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert not node.path(place).exists()
     undo(operator)
     assert node.run(*sums) == files
+    story.undone("quarantined: every byte is back")
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert set(operator("purge", "--yes").outcomes.values()) == {"done"}
+    story.repaired("quarantined, removed")
     ran = operator("check")
     assert (ran.status, ran.held, ran.data["findings"]) == (0, {}, [])
 
 
-def test_a_server_deleted_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator) -> None:
+def test_a_server_deleted_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = leftovers.deleted_while_host_is_down(cloud, api, "compute1", "deleted-1")
     node, key = cloud.computes["compute1"], f"compute1/{server}"
     assert state(node, server) == "running"
-    assert oracles.unknown_guests(cloud, "compute1") >= 1
+    story.made()
+    assert oracles.unknown_guests(cloud, "compute1") == 1
     assert proven(operator("check")) == {(DELETED, key)}
+    story.fired(DELETED)
 
     # Paused and taken back: the guest never stopped.
     run = node.run(*leftovers.VIRSH, "domid", server)
@@ -91,6 +98,7 @@ def test_a_server_deleted_while_its_host_is_down(cloud: Cloud, api: Api, operato
     assert operator("check").status == 0
     undo(operator)
     assert (state(node, server), node.run(*leftovers.VIRSH, "domid", server)) == ("running", run)
+    story.undone("paused: the same guest runs on")
 
     # Paused again; then stopped, when the whole cloud has been read twice; and at last undefined.
     operator("repair", "--yes").came_to(1, {key: "done"})
@@ -98,17 +106,22 @@ def test_a_server_deleted_while_its_host_is_down(cloud: Cloud, api: Api, operato
     assert state(node, server) == "shut off"
     operator("purge", "--yes").came_to(1, {key: "done"})
     assert state(node, server) is None
+    story.repaired("paused, stopped, undefined")
+    assert oracles.unknown_guests(cloud, "compute1") == 0
     # Its directory is nova-compute's to remove, which tries for a while; until the row is archived.
     assert operator("check").status == 0
     leftovers.archive(cloud)
-    the_directory_goes(cloud, operator, (DIRECTORY, key))
+    the_directory_goes(cloud, operator, story, (DIRECTORY, key))
     assert oracles.disagreements(cloud) == []
+    story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
 
 
-def test_a_server_archived_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator) -> None:
+def test_a_server_archived_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = leftovers.archived_while_host_is_down(cloud, api, "compute2", "archived-1")
     node, key = cloud.computes["compute2"], f"compute2/{server}"
+    story.made()
     assert proven(operator("check")) == {(ARCHIVED, key)}
+    story.fired(ARCHIVED)
 
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert state(node, server) == "paused"
@@ -126,26 +139,35 @@ def test_a_server_archived_while_its_host_is_down(cloud: Cloud, api: Api, operat
     undo(operator)  # defined again from what was saved
     assert state(node, server) == "shut off"
     operator("purge", "--yes").came_to(1, {key: "done"})
+    story.repaired("paused, stopped, undefined")
+    story.undone("paused, stopped, undefined: each once")
 
     # Its directory is left: Nova has forgotten the server, and nobody will ever remove it.
-    the_directory_goes(cloud, operator, (DIRECTORY, key))
+    the_directory_goes(cloud, operator, story, (DIRECTORY, key))
     assert oracles.disagreements(cloud) == []
+    story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
 
 
-def test_a_server_evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, operator: Operator) -> None:
+def test_a_server_evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = leftovers.evacuated_from_a_host_that_lives(cloud, api, "compute1", "compute2", "twice-1")
     old, new, key = cloud.computes["compute1"], cloud.computes["compute2"], f"compute1/{server}"
     try:
         assert (state(old, server), state(new, server)) == ("running", "running")
+        story.made()
         assert proven(operator("check")) == {(TWICE, key)}
-        operator("repair", "--yes").came_to(1, {key: "done"})
+        story.fired(TWICE)
+        plan = operator.folder / "plan.json"
+        operator("plan", "-o", str(plan))
+        operator("repair", str(plan), "--yes").came_to(1, {key: "done"})
         assert (state(old, server), state(new, server)) == ("paused", "running")
         run = operator("undo").data[-1]["run"]
         # Undone by its own name alone: two guests on the same disks are nothing that a whole run takes back.
         assert operator("undo", run, "--yes").outcomes == {key: "refused"}
         assert operator("undo", f"{run}/1", "--yes").outcomes == {key: "done"}
         assert (state(old, server), state(new, server)) == ("running", "running")
+        story.undone("paused: both run")
         operator("repair", "--yes").came_to(1, {key: "done"})
+        story.repaired("the copy left behind is paused")
     finally:
         leftovers.nova_compute_returns(cloud, api, "compute1")
     # nova-compute of the source is back: it removes what we had paused, and the evacuation is over.
@@ -154,4 +176,16 @@ def test_a_server_evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, opera
     ran = operator("check")
     assert (ran.status, ran.held) == (0, {})
     api.delete(server)
+    story.agreed("nova-compute of the source removed the paused copy and closed the evacuation")
     assert oracles.disagreements(cloud) == []
+    story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
+
+
+def test_a_server_deleted_while_it_is_resized(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
+    server = leftovers.deleted_while_it_is_resized(cloud, api, "compute1", "resized-1")
+    place = cloud.computes["compute2"].path(f"/var/lib/nova/instances/{server}")
+    until("the copy is at its end", lambda: api.server(server) == {}, 60)
+    assert place.exists()
+    the_directory_goes(cloud, operator, story, (DIRECTORY, f"compute2/{server}"))
+    assert oracles.disagreements(cloud) == []
+    story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
