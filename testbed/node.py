@@ -79,6 +79,7 @@ class Node:
         self.directory = places.NODES / name
         self._bound = bound
         self._within = within
+        self._launched: subprocess.Popen[bytes] | None = None  # by this program; the node outlives it
 
     def __repr__(self) -> str:
         return f"<Node {self.name}>"
@@ -110,7 +111,7 @@ class Node:
         enter = ["nsenter", "--target", str(outer._up()), "--net", "--pid", "--"] if outer else []
         unshare = ["unshare", "--mount", "--uts", "--ipc", "--pid", "--net", "--fork", "--kill-child"]
         with (self.directory / "init.log").open("wb") as log:
-            made = subprocess.Popen(
+            made = self._launched = subprocess.Popen(
                 [*enter, *unshare, "bash", "init"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, start_new_session=True,
                 env={**ENVIRONMENT, "VENV": str(places.VENV), "OPENSTACK": places.OPENSTACK},
@@ -131,12 +132,13 @@ class Node:
 
     def end(self) -> None:
         """End every process of the node at once, as a power cut does; its mounts and links go with them."""
-        pid = self.pid
-        if pid is None:
-            return
-        os.kill(pid, signal.SIGKILL)
-        await_true(f"{self.name} is gone", lambda: start_of(pid) is None, 60)
-        (self.directory / "pid").unlink()
+        if (pid := self.pid) is not None:
+            os.kill(pid, signal.SIGKILL)
+            await_true(f"{self.name} is gone", lambda: start_of(pid) is None, 60)
+        if self._launched is not None:  # its parent, which ends with it
+            self._launched.wait(60)
+            self._launched = None
+        (self.directory / "pid").unlink(missing_ok=True)
 
     def _up(self) -> int:
         pid = self.pid

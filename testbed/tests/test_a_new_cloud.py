@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from testbed import initial, places
 from testbed.cloud import Cloud
-from testbed.operator import Operator
+from testbed.operator import INITIAL, Operator
 
 
 def test_init_doctor_and_check_find_nothing_to_complain_of(cloud: Cloud, operator: Operator) -> None:
@@ -12,7 +12,7 @@ def test_init_doctor_and_check_find_nothing_to_complain_of(cloud: Cloud, operato
     said = initial.configure(cloud)
     for service in ("nova", "cinder", "neutron", "placement", "designate"):
         assert f"/etc/{service}/{service}.conf" in said
-    written = cloud.controller.path(initial.INITIAL).read_text() + cloud.controller.path(initial.GRANTS).read_text()
+    written = cloud.controller.path(INITIAL).read_text() + cloud.controller.path(initial.GRANTS).read_text()
     assert places.PASSWORD not in written
 
     operator.configure(proof={"settle_factor": 1})
