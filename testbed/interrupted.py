@@ -23,16 +23,15 @@ from typing import Any
 from testbed import places
 from testbed.api import Api
 from testbed.cloud import APIS, SERVICES, Cloud
-from testbed.leftovers import VIRSH, state
+from testbed.leftovers import VIRSH
 from testbed.node import Node, await_true
 
 INSTANCES = "/var/lib/nova/instances"
 SOCKET = "/run/mysqld/mysqld.sock"
 #: Where the two name servers of Designate's pool listen.
 DNS_PORTS = ("5351", "5352")
-#: By RabbitMQ's names: the queues in which a call waits for the scheduler, and a notification for Designate.
-SCHEDULER = "%2F/scheduler"
-NOTIFICATIONS = "%2F/notifications_designate.info"
+#: The queues in which a call waits for the scheduler, and a notification for Designate.
+SCHEDULER, NOTIFICATIONS = "scheduler", "notifications_designate.info"
 
 
 # -- what every place says
@@ -74,6 +73,14 @@ def picture(cloud: Cloud, server: str) -> Picture:
         mapping=mapping[0] if mapping else None, build_request=build_request, domains=tuple(sorted(domains)),
         directories=tuple(sorted(directories)), **parts,
     )  # fmt: skip
+
+
+def state(node: Node, server: str) -> str | None:
+    """libvirt's word for the state of a domain, in one question; None when there is none."""
+    word = node.run(*VIRSH, "domstate", server, check=False).strip()
+    if not word:
+        node.run(*VIRSH, "version")  # fails when it is libvirt that is not there
+    return word or None
 
 
 def row(cloud: Cloud, server: str) -> str:
@@ -128,6 +135,14 @@ class Hit:
     answer: str = ""
 
 
+def booted(api: Api, name: str, host: str) -> str:
+    """A server on a host that Nova thinks is up: else nova-api would delete it alone, and never tell the host."""
+    api.compute_becomes(host, "up")
+    server = api.boot(name, host)
+    api.compute_becomes(host, "up")
+    return server
+
+
 # -- deletions
 
 #: What is held so that nova-compute stands in a deletion when the guest still runs, or is gone with its files.
@@ -136,7 +151,7 @@ HOLDS = {"runs": "libvirtd", "gone": "neutron-api"}
 
 def delete_interrupted(cloud: Cloud, api: Api, host: str, name: str, guest: str) -> Hit:
     """nova-compute is killed while it deletes a server whose guest still `runs`, or is `gone` already."""
-    node, server = cloud.computes[host], api.boot(name, host)
+    node, server = cloud.computes[host], booted(api, name, host)
     with held(cloud.controller if guest == "gone" else node, HOLDS[guest]):
         api.delete(server, wait=False)
         if guest == "gone":
@@ -149,22 +164,25 @@ def delete_interrupted(cloud: Cloud, api: Api, host: str, name: str, guest: str)
 
 
 def deleted_without_broker(cloud: Cloud, api: Api, host: str, names: tuple[str, str]) -> tuple[Hit, Hit]:
-    """RabbitMQ dies, and two servers are deleted: nova-api marks each, and waits for the broker to tell the host.
+    """RabbitMQ dies, and two servers are deleted.
 
-    In the midst of the first, nova-api dies too.  The second waits until the broker is back.
+    nova-api calls the first deleting, and dies too while it waits for the broker to tell the host.  When it is asked
+    for the second, no host has been heard of for so long that it takes all for down: it deletes the server alone as
+    soon as the broker is back, and tells no host.
     """
-    lost, late = (api.boot(name, host) for name in names)
+    stuck, alone = (booted(api, name, host) for name in names)
     die(cloud.controller, "rabbitmq")
-    with background(lambda: Api().delete(lost, wait=False)) as answer:
-        await_row(cloud, lost, "deleting")
+    with background(lambda: Api().delete(stuck, wait=False)) as answer:
+        await_row(cloud, stuck, "deleting")
         die(cloud.controller, "nova-api")
-    first = Hit(lost, picture(cloud, lost), answer=answer())
+    first = Hit(stuck, picture(cloud, stuck), answer=answer())
     cloud.start("nova-api")
-    with background(lambda: Api().delete(late, wait=False)) as answer:
-        await_row(cloud, late, "deleting")
-        seen = picture(cloud, late)
+    api.compute_becomes(host, "down")
+    with background(lambda: Api().delete(alone, wait=False)) as answer:
+        await_row(cloud, alone, "deleting")
         cloud.start("rabbitmq")
-    return first, Hit(late, seen, answer=answer())
+    api.becomes(alone)
+    return first, Hit(alone, picture(cloud, alone), answer=answer())
 
 
 def deleted_without(cloud: Cloud, api: Api, host: str, name: str, service: str) -> Hit:
@@ -212,7 +230,7 @@ def boot_unscheduled(cloud: Cloud, api: Api, host: str, name: str) -> Hit:
     """The conductor is killed while it waits for the scheduler to choose a host, which it then does in vain."""
     with held(cloud.controller, "nova-scheduler"):
         server = api.boot(name, host, wait=False)
-        await_true("the conductor asks the scheduler", lambda: unacknowledged(SCHEDULER) > 0, 60)
+        await_true("the conductor asks the scheduler", lambda: counted(SCHEDULER, "messages_unacknowledged") > 0, 60)
         die(cloud.controller, "nova-super-conductor")
     await_true("the scheduler has claimed", lambda: bool(_told(cloud, server)["allocations"]), 60)
     return Hit(server, picture(cloud, server))
@@ -242,31 +260,34 @@ def _requested(cloud: Cloud, name: str) -> str | None:
 
 def copy_interrupted(cloud: Cloud, api: Api, source: str, target: str, name: str) -> Hit:
     """nova-compute of the source is killed while it copies the disk for a resize, with the guest shut off."""
-    there, here = cloud.computes[target], cloud.computes[source]
-    server = _resized(api, source, name)
-    # The guest takes three seconds to be shut off: time to hold the target's sshd when the first call is over.
-    await_true("the target is ready", lambda: there.path(f"{INSTANCES}/{server}").exists(), 90)
-    await_true("and was left", lambda: "sshd: root" not in processes(there), 10)
-    with held(there, "sshd"):
-        await_true("the disk is copied", lambda: f"scp -r {INSTANCES}/{server}_resize" in processes(here), 60)
-        die(here, "nova-compute")
+    with copying(cloud, api, source, target, name) as server:
+        die(cloud.computes[source], "nova-compute")
     return Hit(server, picture(cloud, server))
 
 
 def finish_interrupted(cloud: Cloud, api: Api, source: str, target: str, name: str) -> Hit:
     """nova-compute of the target is killed when the server is its own, and before it has made the guest."""
     there = cloud.computes[target]
-    with held(there, "libvirtd"):
-        server = _resized(api, source, name)
+    with contextlib.ExitStack() as libvirt:
+        with copying(cloud, api, source, target, name) as server:
+            libvirt.enter_context(held(there, "libvirtd"))
         await_row(cloud, server, f"resize_finish {target}")
         die(there, "nova-compute")
     return Hit(server, picture(cloud, server))
 
 
-def _resized(api: Api, source: str, name: str) -> str:
-    server = api.boot(name, source)
+@contextlib.contextmanager
+def copying(cloud: Cloud, api: Api, source: str, target: str, name: str) -> Iterator[str]:
+    """A server in the midst of a resize, while its disk is copied."""
+    there, here = cloud.computes[target], cloud.computes[source]
+    server = booted(api, name, source)
     api.act(server, "resize", {"flavorRef": api.sdk.compute.find_flavor("m1.bigger").id})
-    return server
+    # The guest takes three seconds to be shut off: time to hold the target's sshd when the first call is over.
+    await_true("the target is ready", lambda: there.path(f"{INSTANCES}/{server}").exists(), 120)
+    await_true("and was left", lambda: "sshd: root" not in processes(there), 10)
+    with held(there, "sshd"):
+        await_true("the disk is copied", lambda: f"scp -r {INSTANCES}/{server}_resize" in processes(here), 60)
+        yield server
 
 
 # -- volumes
@@ -322,7 +343,7 @@ def uses(node: Node, server: str, volume: str) -> bool:
 
 def _with_volume(cloud: Cloud, api: Api, host: str, name: str) -> tuple[str, str]:
     """A server whose guest answers, and a volume beside it."""
-    server, volume = api.boot(name, host), api.volume(name)
+    server, volume = booted(api, name, host), api.volume(name)
     api.ready(server)
     return server, volume
 
@@ -364,13 +385,13 @@ class Leaked:
 
 def record_leaked(cloud: Cloud, api: Api, host: str, name: str) -> Leaked:
     """designate-sink stands still while a server is deleted, and what Nova has said of it is lost with the queue."""
-    server = api.boot(name, host)
+    server = booted(api, name, host)
     await_true("its record is active", lambda: [one[2] for one in records(cloud, server)] == ["ACTIVE"], 90)
     fqdn, address, _ = records(cloud, server)[0]
     cloud.controller.stop("designate-sink")
     api.delete(server)
     await_true("Nova has said so", lambda: any(server in one for one in messages(NOTIFICATIONS)), 30)
-    broker("DELETE", f"/queues/{NOTIFICATIONS}")
+    broker("DELETE", f"queues/%2F/{NOTIFICATIONS}")
     return Leaked(server, fqdn, address)
 
 
@@ -471,24 +492,24 @@ def processes(node: Node) -> str:
     return node.run("ps", "-eo", "args")
 
 
+def messages(queue: str) -> list[str]:
+    """What lies in a queue, left where it is."""
+    how = {"count": 100, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    return [one["payload"] for one in broker("POST", f"queues/%2F/{queue}/get", how)]
+
+
+def counted(queue: str, what: str) -> int:
+    """A number of a queue as RabbitMQ counts it every five seconds; 0 when there is no such queue."""
+    return sum(one.get(what, 0) for one in broker("GET", "queues/%2F") if one["name"] == queue)
+
+
 def broker(method: str, path: str, body: object = None) -> Any:
     """Ask RabbitMQ's management, from the controller's network."""
     word = base64.b64encode(f"openstack:{places.PASSWORD}".encode()).decode()
     asked = urllib.request.Request(
-        f"http://{places.ADDRESS}:15672/api{path}", method=method, data=json.dumps(body).encode() if body else None,
+        f"http://{places.ADDRESS}:15672/api/{path}", method=method, data=json.dumps(body).encode() if body else None,
         headers={"Authorization": f"Basic {word}", "Content-Type": "application/json"},
     )  # fmt: skip
     with urllib.request.urlopen(asked, timeout=30) as answer:
         text = answer.read()
     return json.loads(text) if text else None
-
-
-def messages(queue: str) -> list[str]:
-    """What lies in a queue, left where it is."""
-    how = {"count": 100, "ackmode": "ack_requeue_true", "encoding": "auto"}
-    return [one["payload"] for one in broker("POST", f"/queues/{queue}/get", how)]
-
-
-def unacknowledged(queue: str) -> int:
-    """How many calls of a queue were taken and not yet heard: RabbitMQ counts every five seconds."""
-    return int(broker("GET", f"/queues/{queue}").get("messages_unacknowledged", 0))
