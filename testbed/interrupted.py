@@ -23,7 +23,7 @@ from typing import Any
 from testbed import places
 from testbed.api import Api
 from testbed.cloud import APIS, SERVICES, Cloud
-from testbed.leftovers import VIRSH
+from testbed.leftovers import VIRSH, state
 from testbed.node import Node, await_true
 
 INSTANCES = "/var/lib/nova/instances"
@@ -73,14 +73,6 @@ def picture(cloud: Cloud, server: str) -> Picture:
         mapping=mapping[0] if mapping else None, build_request=build_request, domains=tuple(sorted(domains)),
         directories=tuple(sorted(directories)), **parts,
     )  # fmt: skip
-
-
-def state(node: Node, server: str) -> str | None:
-    """libvirt's word for the state of a domain, in one question; None when there is none."""
-    word = node.run(*VIRSH, "domstate", server, check=False).strip()
-    if not word:
-        node.run(*VIRSH, "version")  # fails when it is libvirt that is not there
-    return word or None
 
 
 def row(cloud: Cloud, server: str) -> str:

@@ -291,6 +291,7 @@ def release(cloud: Cloud, api: Api, server: str) -> None:
 # -- volumes
 
 
+@pytest.mark.long  # Nova tries again after a minute
 def test_attach_interrupted_at_cinder(cloud: Cloud, api: Api, operator: Operator) -> None:
     hit = interrupted.attach_interrupted(cloud, api, "compute1", "attach-cinder", "cinder-volume")
     assert hit.seen == dataclasses.replace(RUNS, attachments=("reserved: reserved",), devices=(hit.volume,))
