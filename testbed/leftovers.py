@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
+from contextlib import suppress
 
 from testbed.api import Api, until
 from testbed.cloud import Cloud
-from testbed.node import Node
+from testbed.node import Failed, Node
 
 VIRSH = ("virsh", "-q", "-c", "qemu:///system")
 
@@ -66,7 +67,15 @@ def nova_compute_returns(cloud: Cloud, api: Api, host: str) -> None:
     heard = api.last_heard(host)
     cloud.nova_compute(host)
     until(f"nova-compute of {host} reports", lambda: api.last_heard(host) > heard, 120)
-    api.force_down(host, False)
+
+    def accepted() -> bool:
+        """Not before it has removed what was evacuated from it."""
+        with suppress(Failed):
+            api.force_down(host, False)
+            return True
+        return False
+
+    until(f"Nova takes {host} for up", accepted, 120)
     api.compute_becomes(host, "up")
 
 
