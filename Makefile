@@ -62,4 +62,5 @@ lock: $(STAMP)   ## pin the dependencies anew
 	@cd requirements && for of in run dev; do ../$(BIN)/pip-compile -q --strip-extras --allow-unsafe --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade $$of.in -o $$of.txt; done
 
 clean:           ## remove what make made
-	rm -rf $(VENV) .venv-nova .cache build dist *.egg-info
+	@if [ -d .cloud/nodes ]; then $(PYTHON) -m testbed down; fi
+	rm -rf $(VENV) .venv-nova .cloud .cache build dist *.egg-info
