@@ -6,7 +6,7 @@ STAMP := $(VENV)/.made
 
 .PHONY: help demo test test-fast cloud cloud-down test-cloud test-cloud-long lint docs lock clean
 help:            ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "cloudfsck needs Python 3.11 or later; say which with make PYTHON=..."; exit 1; }
