@@ -85,6 +85,15 @@ class Api:
             raise Failed(f"{failed}; it is {found.get('status', 'gone')} ({task}) {fault[:300]}") from failed
         return found
 
+    def arrives(self, server: str, host: str, seconds: float = 180) -> None:
+        """Wait until Nova has an evacuated server on this host.
+
+        It is stopped there a moment before: what one does with it then is sent to the dead host, and done when that
+        comes back.
+        """
+        there = "OS-EXT-SRV-ATTR:host"
+        until(f"server {server} is on {host}", lambda: bool(self.server(server).get(there) == host), seconds)
+
     def delete(self, server: str, wait: bool = True) -> None:
         """Delete it for good, at once."""
         self.act(server, "forceDelete")

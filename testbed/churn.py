@@ -502,6 +502,7 @@ class Misfortune:
         for server in servers:
             self.api.act(server, "evacuate", {"host": other})
         for server in servers:
+            self.api.arrives(server, other, PATIENCE)
             _becomes(self.api, server, "SHUTOFF")
             self.api.act(server, "os-start")
         for server in servers:

@@ -44,6 +44,7 @@ def evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, source: str, target
     server = _booted(api, name, source)
     _nova_compute_dies(cloud, api, source)
     api.act(server, "evacuate", {"host": target})
+    api.arrives(server, target)
     api.becomes(server, "ACTIVE", "SHUTOFF", seconds=180)
     if api.server(server)["status"] == "SHUTOFF":  # from API version 2.95 on it stays stopped where it arrives
         api.act(server, "os-start")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from testbed import churn
 from testbed.cloud import Cloud
 
@@ -14,6 +16,7 @@ MINUTES = float(os.environ.get("CLOUDFSCK_CHURN_MINUTES", "3"))
 LONG = 15
 
 
+@pytest.mark.long
 def test_life_is_innocent(cloud: Cloud, tmp_path: Path) -> None:
     summary = churn.run(cloud, tmp_path / "churn", MINUTES, clients=4, seed=1, say=print)
     assert summary.innocent, str(summary)
