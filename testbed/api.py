@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import openstack
 
 from testbed import places
 from testbed.cloud import Cloud
-from testbed.node import Failed
+from testbed.node import Failed, await_true
 
 CLOUDS = places.HERE / "etc/controller/openstack/clouds.yaml"
 _NEWNET = 0x40000000
@@ -165,8 +164,4 @@ class Api:
 
 def until(what: str, true: Callable[[], bool], seconds: float) -> None:
     """Wait until something holds, asking twice a second.  Raises Failed that says what never did."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > deadline:
-            raise Failed(f"waited {seconds:.0f} s in vain: {what}")
-        time.sleep(0.5)
+    await_true(what, true, seconds, pause=0.5)

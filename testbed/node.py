@@ -230,13 +230,13 @@ def start_of(pid: int) -> str | None:
     return None
 
 
-def await_true(what: str, true: Callable[[], bool], seconds: float) -> None:
-    """Wait until something holds.  Raises Failed that says what never did."""
+def await_true(what: str, true: Callable[[], bool], seconds: float, pause: float = 0.05) -> None:
+    """Wait until something holds, asking every `pause` seconds.  Raises Failed that says what never did."""
     deadline = time.monotonic() + seconds
     while not true():
         if time.monotonic() > deadline:
             raise Failed(f"waited {seconds:.0f} s in vain: {what}")
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
 def _init_below(pid: int) -> int | None:

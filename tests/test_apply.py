@@ -362,17 +362,22 @@ def test_a_guest_that_runs_elsewhere_is_started_again_only_by_its_name(cloud: Cl
     assert done.outcome == "done"
 
 
-def test_an_act_whose_end_was_not_heard_can_be_taken_back(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+def _lost_and_undone(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, when: str) -> list[str]:
+    """Lose the connection `before_send` or `after_send` of each act; how they end when they are thawed and undone."""
+
     def lose(act: Act) -> None:
         raise Outcomeless("the connection broke")
 
-    cloud.after_send = lose
+    monkeypatch.setattr(cloud, when, lose)
     cloud.apply(cloud.plan())
-    cloud.after_send = lambda act: None
+    monkeypatch.setattr(cloud, when, lambda act: None)
     _pass(monkeypatch, apply.FREEZE)
     (run,) = journal.runs(cloud.state.folder)
-    done = list(apply.undo(journal.read(cloud.state.folder, run), cloud.state, cloud.means))
-    assert [one.outcome for one in done] == ["done", "done"]
+    return [one.outcome for one in apply.undo(journal.read(cloud.state.folder, run), cloud.state, cloud.means)]
+
+
+def test_an_act_whose_end_was_not_heard_can_be_taken_back(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _lost_and_undone(cloud, monkeypatch, "after_send") == ["done", "done"]
     assert set(cloud.states().values()) == {"running"}
     assert cloud.state.holds() == []
 
@@ -380,16 +385,7 @@ def test_an_act_whose_end_was_not_heard_can_be_taken_back(cloud: Cloud, monkeypa
 def test_an_act_that_was_not_done_after_all_leaves_no_hold_behind(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose(act: Act) -> None:
-        raise Outcomeless("the connection broke")
-
-    cloud.before_send = lose
-    cloud.apply(cloud.plan())
-    cloud.before_send = lambda act: None
-    _pass(monkeypatch, apply.FREEZE)
-    (run,) = journal.runs(cloud.state.folder)
-    done = list(apply.undo(journal.read(cloud.state.folder, run), cloud.state, cloud.means))
-    assert [one.outcome for one in done] == ["moved", "moved"]
+    assert _lost_and_undone(cloud, monkeypatch, "before_send") == ["moved", "moved"]
     assert cloud.state.holds() == []
 
 

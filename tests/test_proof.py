@@ -13,6 +13,19 @@ from cloudfsck.snapshot import Snapshot
 from tests.tiny import ZOMBIE, Cloud
 
 MIGRATION = "INSERT INTO nova_migrations (cell, id, instance_uuid, status) VALUES ('cell1', 9, 's-2', 'done')"
+#: s-1 was evacuated from c1 to c2, and runs on both.
+TWICE = """
+    hosts cell1      c1 c2
+    nova_instances   cell   id  uuid  host  deleted  vm_state
+                     cell1  1   s-1   c2    0        active
+    nova_instance_mappings  instance_uuid  cell_id
+                            s-1            cell1
+    nova_migrations  cell   instance_uuid  migration_type  status  source_compute  dest_compute  deleted  updated_at
+                     cell1  s-1            evacuation      done    c1              c2            0        -2h
+    libvirt_domains  host  uuid  state    id  persistent  name  xml_sha256
+                     c1    s-1   running  7   true        i-1   d1
+                     c2    s-1   running  8   true        i-1   d1
+"""
 
 
 @pytest.fixture
@@ -44,18 +57,7 @@ def test_a_date_to_come_is_no_age(cloud: Cloud) -> None:
 
 
 def test_without_a_date_it_lasts_from_when_we_first_saw_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cloud = Cloud(tmp_path, """
-        hosts cell1      c1 c2
-        nova_instances   cell   id  uuid  host  deleted  vm_state
-                         cell1  1   s-1   c2    0        active
-        nova_instance_mappings  instance_uuid  cell_id
-                                s-1            cell1
-        nova_migrations  cell   instance_uuid  migration_type  status  source_compute  dest_compute  deleted  updated_at
-                         cell1  s-1            evacuation      done    c1              c2            0        -2h
-        libvirt_domains  host  uuid  state    id  persistent  name  xml_sha256
-                         c1    s-1   running  7   true        i-1   d1
-                         c2    s-1   running  8   true        i-1   d1
-    """)  # fmt: skip
+    cloud = Cloud(tmp_path, TWICE)
     settling(cloud)
     assert cloud.faults() == {"c1/s-1": "seen"}
     now = dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0) + dt.timedelta(minutes=11)
@@ -89,20 +91,10 @@ def test_a_boot_time_that_jitters_is_no_change_and_another_start_is(cloud: Cloud
 
 
 def test_of_two_guests_started_together_either_may_seem_the_later(tmp_path: Path) -> None:
-    cloud = Cloud(tmp_path, """
-        hosts cell1      c1 c2
-        nova_instances   cell   id  uuid  host  deleted  vm_state
-                         cell1  1   s-1   c2    0        active
-        nova_instance_mappings  instance_uuid  cell_id
-                                s-1            cell1
-        nova_migrations  cell   instance_uuid  migration_type  status  source_compute  dest_compute  deleted  updated_at
-                         cell1  s-1            evacuation      done    c1              c2            0        -2h
-        libvirt_domains  host  uuid  state    id  persistent  name  xml_sha256
-                         c1    s-1   running  7   true        i-1   d1
-                         c2    s-1   running  8   true        i-1   d1
-        qemu_processes   host  uuid  started
-                         c1    s-1   -2h
-                         c2    s-1   -2h
+    cloud = Cloud(tmp_path, f"""{TWICE}
+    qemu_processes   host  uuid  started
+                     c1    s-1   -2h
+                     c2    s-1   -2h
     """)  # fmt: skip
     cloud.truth.db.execute("UPDATE qemu_processes SET started = started + INTERVAL 1 SECOND WHERE host = 'c1'")
 
