@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from testbed import places
+from testbed.machine import run
 from testbed.node import Failed, Node, await_true
 from testbed.places import ADDRESS, OPENSTACK
 
@@ -171,7 +171,7 @@ class Cloud:
         keys.mkdir(parents=True, exist_ok=True)
         for name in ("read-key", "write-key", "nova-key", "host-key"):
             if not (keys / name).exists():
-                _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(keys / name))
+                run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(keys / name))
         public = {key.stem: key.read_text() for key in keys.glob("*.pub")}
         hosts = f"127.0.0.1 localhost\n{ADDRESS} controller\n" + "".join(
             f"{address} {name} {hostname}\n" for name, (address, hostname) in places.COMPUTES.items()
@@ -215,8 +215,8 @@ class Cloud:
                 mkdir -p /var/lib/nova/instances
             """)  # fmt: skip
             link = f"v-{name}"
-            _run("nsenter", "--target", str(controller.pid), "--net", "ip", "link", "add", link, "type", "veth", "peer",
-                 "name", "eth0", "netns", str(node.pid))  # fmt: skip
+            run("nsenter", "--target", str(controller.pid), "--net", "ip", "link", "add", link, "type", "veth", "peer",
+                "name", "eth0", "netns", str(node.pid))  # fmt: skip
             controller.run("ip", "link", "set", link, "master", "hv", "up")
             node.run("ip", "address", "add", f"{address}/24", "dev", "eth0")
             node.run("ip", "link", "set", "eth0", "up")
@@ -412,7 +412,7 @@ for number in "01":
     def _seed(self) -> None:
         guest = places.CACHE / "guest"
         guest.mkdir(parents=True, exist_ok=True)
-        _run("bash", str(places.HERE / "make-guest"), str(guest), timeout=300)
+        run("bash", str(places.HERE / "make-guest"), str(guest), timeout=300)
         self.openstack(f"python {places.HERE / 'seed.py'} cloud {guest}")
         hosts = [*places.COMPUTES, *places.FAKES]
 
@@ -472,9 +472,3 @@ def lap(say: Callable[[str], None], what: str) -> Iterator[None]:
 
 def _made(node: Node, *directories: str) -> None:
     node.run("mkdir", "-p", *directories)
-
-
-def _run(*argv: str, timeout: float = 60) -> None:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise Failed(f"{' '.join(argv)[:300]} ended with {done.returncode}: {done.stdout[-1000:]}{done.stderr[-2000:]}")

@@ -209,7 +209,13 @@ def build_interrupted(cloud: Cloud, api: Api, host: str, name: str, guest: str) 
 
 
 def boot_unsent(cloud: Cloud, api: Api, host: str, name: str) -> Hit:
-    """nova-api is killed when it has written down a new server, and before it has told the conductor."""
+    """nova-api is killed when it has written down a new server, and before it has told the conductor.
+
+    It is started anew first: over a connection to the broker that it has already, the held broker would still get the
+    message when it goes on.
+    """
+    die(cloud.controller, "nova-api")
+    cloud.start("nova-api")
     with held(cloud.controller, "rabbitmq"), background(lambda: Api().boot(name, host, wait=False)) as answer:
         await_true("nova-api has written it down", lambda: _requested(cloud, name) is not None, 60)
         die(cloud.controller, "nova-api")

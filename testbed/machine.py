@@ -54,22 +54,25 @@ def furnish(say: Callable[[str], None]) -> None:
     if missing:
         say(f"installing {' '.join(missing)}")
         wait = "DPkg::Lock::Timeout=600"
-        _run("apt-get", "-o", wait, "update", "-qq")
-        _run("apt-get", "-o", wait, "install", "-qq", "--yes", "--no-install-recommends", *missing)
+        run("apt-get", "-o", wait, "update", "-qq")
+        run("apt-get", "-o", wait, "install", "-qq", "--yes", "--no-install-recommends", *missing)
     lock = places.HERE / "requirements.txt"
     stamp = places.VENV / "lock.sha256"
     checksum = hashlib.sha256(lock.read_bytes()).hexdigest()
     if not stamp.exists() or stamp.read_text() != checksum:
         say(f"installing OpenStack in {places.VENV}")
-        _run(PYTHON, "-m", "venv", "--clear", str(places.VENV))
-        _run(str(places.VENV / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", "--require-hashes",
-             "--requirement", str(lock))  # fmt: skip
+        run(PYTHON, "-m", "venv", "--clear", str(places.VENV))
+        run(str(places.VENV / "bin/pip"), "install", "--quiet", "--disable-pip-version-check", "--require-hashes",
+            "--requirement", str(lock))  # fmt: skip
         stamp.write_text(checksum)
 
 
-def _run(*argv: str) -> None:
+def run(*argv: str, timeout: float | None = None) -> None:
+    """Run a command on this machine itself.  Raises Failed with the end of what it printed."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(argv, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        argv, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL, timeout=timeout
+    )
     if done.returncode:
         raise Failed(
             f"{' '.join(argv)[:200]} ended with {done.returncode}:\n{done.stdout[-1000:]}{done.stderr[-3000:]}"
