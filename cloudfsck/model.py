@@ -142,7 +142,8 @@ class Check:
     rung_since  since when
 
     and what else is evidence.  Two readings agree on a row only if every column is equal, so evidence holds dates and
-    versions, never ages.
+    versions, never ages.  `commands` tells a person who decides what to type and where ("where: command"); without it
+    the repair's own acts do.
     """
 
     text: str
@@ -150,6 +151,7 @@ class Check:
     accused: tuple[str, ...]
     scenarios: tuple[Scenario, ...]
     repair: Callable[[Row], Iterable[Act]] | None = None
+    commands: Callable[[Row], Iterable[str]] | None = None
     risk: Risk = "by-hand"
     settle: dt.timedelta = dt.timedelta(hours=1)
     limit: int = 25

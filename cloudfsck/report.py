@@ -121,9 +121,11 @@ def steps(finding: Finding, check: Check) -> list[Act]:
 
 def commands(finding: Finding, check: Check) -> list[str]:
     """What a person would type, and where, who decides what no program may."""
-    if check.repair is None or finding.risk != "by-hand":
+    if finding.risk != "by-hand":
         return []
-    return [f"on {act.host}: {act.command}" for act in check.repair(finding.row)]
+    if check.commands is not None:
+        return list(check.commands(finding.row))
+    return [f"on {act.host}: {act.command}" for act in check.repair(finding.row)] if check.repair else []
 
 
 def _until(row: Row, config: Config) -> dt.datetime:
