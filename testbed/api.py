@@ -162,6 +162,6 @@ class Api:
         return self._ids[kind, name]
 
 
-def until(what: str, true: Callable[[], bool], seconds: float) -> None:
-    """Wait until something holds, asking twice a second.  Raises Failed that says what never did."""
-    await_true(what, true, seconds, pause=0.5)
+def until(what: str, true: Callable[[], bool], seconds: float, pause: float = 0.5) -> None:
+    """Wait until something holds, asking every `pause` seconds.  Raises Failed that says what never did."""
+    await_true(what, true, seconds, pause)

@@ -149,6 +149,8 @@ class Cloud:
             self._rabbitmq()
         elif name.endswith("-api"):
             self._api(name.removesuffix("-api"), APIS[name.removesuffix("-api")])
+        elif name.removeprefix("nova-") in places.FAKES:
+            self._fake(name.removeprefix("nova-"))
         else:
             self._service(name, SINK if name == "designate-sink" else SERVICES[name])
 
@@ -370,9 +372,8 @@ for number in "01":
                 link.symlink_to(library)
         for name, command in SERVICES.items():
             self._service(name, command)
-        for name, cell in places.FAKES.items():
-            self._service(f"nova-{name}", f"nova-compute --config-file /etc/nova/nova.conf --config-file"
-                                          f" /etc/nova/{cell}.conf --config-file /etc/nova/{name}.conf")  # fmt: skip
+        for name in places.FAKES:
+            self._fake(name)
         self._together(*(partial(self._api, name, port) for name, port in APIS.items()))
         if not node.serves("designate-sink"):
             self.openstack("designate-manage --config-file /etc/designate/designate.conf pool update --file"
@@ -434,6 +435,11 @@ for number in "01":
         program, *arguments = command.split()
         log = f"/var/log/{name.partition('-')[0]}/{name}.log"
         self.controller.serve(name, f"{BIN}/python", f"{BIN}/{program}", *arguments, "--log-file", log)
+
+    def _fake(self, name: str) -> None:
+        """Start nova-compute of a host that is none."""
+        files = " ".join(f"--config-file /etc/nova/{file}.conf" for file in ("nova", places.FAKES[name], name))
+        self._service(f"nova-{name}", f"nova-compute {files}")
 
     def _api(self, name: str, port: int) -> None:
         """Start an API under uWSGI, and wait until it answers: it binds its port long before it can."""

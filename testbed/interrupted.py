@@ -23,10 +23,9 @@ from typing import Any
 from testbed import places
 from testbed.api import Api
 from testbed.cloud import APIS, SERVICES, Cloud
-from testbed.leftovers import VIRSH, state
+from testbed.leftovers import INSTANCES, VIRSH, state
 from testbed.node import Node, await_true
 
-INSTANCES = "/var/lib/nova/instances"
 SOCKET = "/run/mysqld/mysqld.sock"
 #: Where the two name servers of Designate's pool listen.
 DNS_PORTS = ("5351", "5352")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from contextlib import suppress
 
@@ -9,6 +10,7 @@ from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.node import Failed, Node
 
+INSTANCES = "/var/lib/nova/instances"
 VIRSH = ("virsh", "-q", "-c", "qemu:///system")
 
 
@@ -32,6 +34,53 @@ def archived_while_host_is_down(cloud: Cloud, api: Api, host: str, name: str) ->
     api.delete(server)
     archive(cloud)
     nova_compute_returns(cloud, api, host)
+    return server
+
+
+def purged_while_host_is_down(cloud: Cloud, api: Api, host: str, name: str) -> str:
+    """The same, and the shadow tables are emptied too, as the next night does: Nova has never had such a server."""
+    server = _booted(api, name, host)
+    _nova_compute_dies(cloud, api, host)
+    api.delete(server)
+    archive(cloud)
+    purge(cloud)
+    nova_compute_returns(cloud, api, host)
+    return server
+
+
+def put_back_by_hand(cloud: Cloud, api: Api, source: str, target: str, name: str) -> str:
+    """A server moves live to another host, and somebody puts back on the old one what he had kept of it.
+
+    Its definition, and a copy of its directory: what one does before a risky night, and forgets.
+    """
+    server = _booted(api, name, source)
+    old, new = cloud.computes[source], cloud.computes[target]
+    kept = old.run(*VIRSH, "dumpxml", "--inactive", server)
+    api.act(server, "os-migrateLive", {"host": target, "block_migration": "auto"})
+    api.arrives(server, target)
+    api.becomes(server, "ACTIVE")
+    until("the old host has let go of it", lambda: state(old, server) is None, 60)
+    place = f"{INSTANCES}/{server}"
+    until("its old directory is gone", lambda: not old.path(place).exists(), 60)
+    shutil.copytree(new.path(place), old.path(place))
+    old.run(*VIRSH, "define", "/dev/stdin", input=kept)
+    return server
+
+
+def deleted_half_way(cloud: Cloud, api: Api, host: str, name: str) -> str:
+    """nova-compute dies while it removes a directory, which it has renamed; and the server is archived.
+
+    nova/virt/libvirt/driver.py: delete_instance_files renames it to UUID_del first.  It would try again until the row
+    is archived.
+    """
+    server = _booted(api, name, host)
+    node = cloud.computes[host]
+    place = node.path(f"{INSTANCES}/{server}")
+    for number in range(20_000):
+        (place / f"core.{number}").touch()
+    api.act(server, "forceDelete")
+    until("it is being removed", lambda: node.path(f"{INSTANCES}/{server}_del").exists(), 60, pause=0.01)
+    node.stop("nova-compute", signal.SIGKILL)
     return server
 
 
@@ -92,6 +141,13 @@ def archive(cloud: Cloud) -> None:
     manage = "/opt/openstack/bin/nova-manage --config-file /etc/nova/nova.conf"
     # It ends with 1 when it has archived something.
     cloud.controller.run("bash", "-c", f"{manage} db archive_deleted_rows --all-cells --until-complete || [ $? = 1 ]")
+
+
+def purge(cloud: Cloud) -> None:
+    """Empty the shadow tables, as a job does that comes after the archiving one."""
+    manage = "/opt/openstack/bin/nova-manage --config-file /etc/nova/nova.conf"
+    # It ends with 3 when there is nothing to purge.
+    cloud.controller.run("bash", "-c", f"{manage} db purge --all --all-cells || [ $? = 3 ]")
 
 
 def state(node: Node, server: str) -> str | None:

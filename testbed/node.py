@@ -197,10 +197,10 @@ class Node:
         whole = f"-{number}" if how == signal.SIGKILL else str(number)
         self.run("kill", f"-{how.name.removeprefix('SIG')}", "--", whole, check=False)
         with contextlib.suppress(Failed):
-            await_true("it ends", lambda: not self.serves(name), patience)
-        if self.serves(name):
+            await_true("it ends", lambda: not self._group(number), patience)
+        if self._group(number):
             self.run("kill", "-KILL", "--", f"-{number}", check=False)
-            await_true(f"{name} of {self.name} ends", lambda: not self.serves(name), 10)
+            await_true(f"{name} of {self.name} ends", lambda: not self._group(number), 10)
         self.path(f"/run/testbed/{name}.pid").unlink(missing_ok=True)
 
     def log(self, name: str, lines: int = 20) -> str:
@@ -215,6 +215,12 @@ class Node:
         with contextlib.suppress(OSError, ValueError):
             return int(self.path(f"/run/testbed/{name}.pid").read_text())
         return None
+
+    def _group(self, number: int) -> list[str]:
+        """What still lives of a service: a worker that dies later than the first of them keeps its port meanwhile."""
+        lines = self.run("ps", "-e", "-o", "pgid=,state=,pid=").split("\n")
+        found = [line.split() for line in lines if line.strip()]
+        return [pid for group, state, pid in found if group == str(number) and state != "Z"]
 
     def _state(self, number: int) -> str | None:
         with contextlib.suppress(OSError):

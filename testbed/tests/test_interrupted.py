@@ -12,7 +12,7 @@ from testbed import interrupted
 from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.interrupted import Hit, Picture, picture
-from testbed.leftovers import VIRSH
+from testbed.leftovers import INSTANCES, VIRSH
 from testbed.operator import Operator
 
 DELETED = "libvirt-domain-of-deleted-server"
@@ -108,7 +108,7 @@ def test_deleted_without_broker(cloud: Cloud, api: Api, operator: Operator) -> N
     assert picture(cloud, stuck.server) == GONE
     for command in ("destroy", "undefine"):
         cloud.computes["compute1"].run(*VIRSH, command, alone.server)
-    cloud.computes["compute1"].run("rm", "-rf", f"{interrupted.INSTANCES}/{alone.server}")
+    cloud.computes["compute1"].run("rm", "-rf", f"{INSTANCES}/{alone.server}")
     assert picture(cloud, alone.server) == GONE
 
 
@@ -277,7 +277,7 @@ def test_finish_interrupted(cloud: Cloud, api: Api, operator: Operator) -> None:
     repaired(operator, hit.server)
     assert picture(cloud, hit.server) == left
     assert judged(operator, hit.server) == UNASKED
-    cloud.computes["compute1"].run("rm", "-r", f"{interrupted.INSTANCES}/{hit.server}_resize")
+    cloud.computes["compute1"].run("rm", "-r", f"{INSTANCES}/{hit.server}_resize")
     release(cloud, api, hit.server)
 
 
