@@ -104,12 +104,12 @@ def _adopt(entry: journal.Entry, state: State) -> Hold | None:
     """Hold what an act may have put on a rung, though its end was not heard, so that it can be taken back from there;
     the guard of the undo says whether it was."""
     act = entry.act
-    held = {(hold.host, hold.server) for hold in state.holds()}
-    if entry.outcome != "unknown" or act.rung is None or (act.host, act.server) in held:
+    held = {(hold.kind, hold.host, hold.server) for hold in state.holds()}
+    if entry.outcome != "unknown" or act.rung is None or (act.what, act.host, act.server) in held:
         return None
     hold = Hold(
         entry.check,
-        act.kind.split(".")[0],
+        act.what,
         act.host,
         act.server,
         act.rung,
@@ -252,12 +252,17 @@ def _act(
             return
         _move(entry, state, book.run)
         book.end(entry.number, "done", "", saw)
-        yield Done(entry, "done", "")
-        difference = _difference(expected, means.look(scope))
+        try:
+            difference = _difference(expected, means.look(scope))
+        except Exception:
+            yield Done(entry, "done", "")
+            raise
         if not difference:
             state.thaw(act.host, act.server)
         else:
             state.freeze(act.host, act.server, f"it did not do what it declares: {difference}", utcnow() + FREEZE)
+        yield Done(entry, "done", "")  # whoever listens may stop here, with nothing left open
+        if difference:
             raise Trouble(f"{entry} did not do what it declares, and the run stops: {difference}")
     finally:
         expected.close()
@@ -266,12 +271,11 @@ def _act(
 def _move(entry: plan.Entry, state: State, run: str) -> None:
     """Note the rung on which the act left its object."""
     act = entry.act
-    kind = act.kind.split(".")[0]
     if act.rung is None:
-        state.release(kind, act.host, act.server)
+        state.release(act.what, act.host, act.server)
     else:
         since = dt.datetime.fromisoformat(str(since)) if (since := getattr(act, "stood_since", None)) else utcnow()
-        state.hold(Hold(entry.check, kind, act.host, act.server, act.rung, since, run, getattr(act, "entry", "")))
+        state.hold(Hold(entry.check, act.what, act.host, act.server, act.rung, since, run, getattr(act, "entry", "")))
 
 
 #: What an act declares of the places that it touches, and what a fresh reading must show.

@@ -62,7 +62,7 @@ def _finding(name: str, check: Check, row: Row, read: frozenset[str], heard: Hea
 
 def _lacking(row: Row, read: frozenset[str], heard: Heard, known: Known) -> list[Gap]:
     """Every part that could acquit the row and was not heard, on any of the tables that the query reads."""
-    server = str(row["server"])
+    server = str(row["server"] or "")
     lacking = []
     for table in sorted(read):
         parts = _parts(tables.BY_NAME[table].per, row, heard, known)

@@ -8,25 +8,30 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import errno
 import json
+import os
+import re
+import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook, RenderResult
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.syntax import Syntax
 from typer.exceptions import TyperException
 
 from cloudfsck import (
     __version__,
     apply,
-    checking,
     checks,
     config,
     demo,
@@ -36,24 +41,54 @@ from cloudfsck import (
     proof,
     report,
     scenario,
+    screen,
 )
 from cloudfsck.acts import hypervisor
 from cloudfsck.config import Config
-from cloudfsck.model import Act, Check, Finding, Scope, Trouble
+from cloudfsck.model import Act, Scope, Trouble
 from cloudfsck.proof import Verdict
 from cloudfsck.snapshot import Snapshot
 from cloudfsck.sources import Sources, nova, schema
 from cloudfsck.sources.database import Database, Login, Unreadable
 from cloudfsck.state import KEEP_KINDS, Lease, State, utcnow
-from cloudfsck.tables import API, TABLES
+from cloudfsck.tables import API
 
 CLEAN, CORRECTED, LEFT, TROUBLE, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
 
 #: Snapshots that are kept; older ones are removed.
 SNAPSHOTS = 10
 
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
+
+#: What a terminal would obey, or show in another order: it may stand in the name of a server, which anybody gives.
+_OBEYED = {
+    sign: f"\\x{sign:02x}" if sign < 256 else f"\\u{sign:04x}"
+    for sign in (*range(32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+    if chr(sign) not in "\n\t"
+}
+
+
+class _Plain(RenderHook):
+    """Everything that is printed says such signs instead of sending them; colours are rich's own."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Spelled(one) for one in renderables]
+
+
+@dataclass(frozen=True)
+class _Spelled:
+    what: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.what, options):
+            yield segment if segment.is_control else Segment(segment.text.translate(_OBEYED), segment.style)
+
+
+out.push_render_hook(_Plain())
+err.push_render_hook(_Plain())
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -78,6 +113,7 @@ def main() -> None:
     """Run the command line, and leave with its exit status."""
     try:
         status = app(standalone_mode=False)
+        sys.stdout.flush()
     except TyperException as error:  # all that Typer raises here is about how it was called
         error.show() if hasattr(error, "show") else err.print(f"Error: {error}", markup=False)
         status = USAGE
@@ -90,11 +126,17 @@ def main() -> None:
     except BrokenPipeError:  # whoever read our output has seen enough
         sys.stderr.close()
         status = TROUBLE
-    except Exception:  # noqa: BLE001 (a fault of ours; Python's own status for it, 1, would say that faults were corrected)
-        err.print_exception()
-        err.print("cloudfsck: this is a fault of cloudfsck itself; nothing was repaired after it", style="red")
+    except Exception as error:  # noqa: BLE001 (a fault of ours; Python's own status for it, 1, would say that faults were corrected)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python itself would fail to write the rest
+            where = error.filename or "where the output goes"
+            err.print(f"cloudfsck: {where} cannot be written: {error.strerror}", style="red", markup=False)
+        else:
+            err.print_exception()
+            err.print("cloudfsck: this is a fault of cloudfsck itself; nothing was repaired after it", style="red")
         status = TROUBLE
     if status == 130:  # what Typer makes of Ctrl-C
+        err.print("cancelled")
         status = CANCELLED
     sys.exit(status if isinstance(status, int) else CLEAN)
 
@@ -124,6 +166,20 @@ def _options(
 # ------------------------------------------------------------------------------------------ what commands share
 
 
+class _Stop:
+    """What Ctrl-C does while acts are done: it stops at once between two of them, and else when the one that is under
+    way has ended and was verified.  A second one breaks off in the midst of it."""
+
+    under_way = False
+    wanted = False
+
+    def __call__(self, *_: object) -> None:
+        if self.wanted or not self.under_way:
+            raise KeyboardInterrupt
+        self.wanted = True
+        os.write(2, b"stopping when this act has ended; Ctrl-C again breaks off in the midst of it\n")
+
+
 class Session:
     """What a command works with: the configuration, the checks, the state store, the sources."""
 
@@ -138,6 +194,7 @@ class Session:
         self.active = {name: check for name, check in self.checks.items() if name not in self.config.skip}
         self.state = State(self.config.cloud)
         self.sources = Sources(self.config, self.state.holds)
+        self.stop = _Stop()
 
     @property
     def snapshots(self) -> Path:
@@ -154,6 +211,7 @@ class Session:
                 raise Trouble(f"{act.host} is no host of the roster")
             target, place = self.sources.target(roster.hosts[act.host])
             ssh = self.config.write.ssh
+            self.stop.under_way = True
             return hypervisor.send(act, target, place, ssh, self.config.cloud.name, lease.fence)
 
         return apply.Means(self.sources.prove, self.sources.look, send)
@@ -205,6 +263,10 @@ def _finish(session: Session, snapshot: Snapshot) -> None:
     snapshot.finish()
     for old in sorted(session.snapshots.glob("*.duckdb"))[:-SNAPSHOTS]:
         old.unlink(missing_ok=True)
+    for rest in session.snapshots.glob("*.partial*"):  # of one that was killed
+        with suppress(OSError):
+            if time.time() - rest.stat().st_mtime > 86400:
+                rest.unlink()
 
 
 def _plan(session: Session, verdict: Verdict, snapshot: Snapshot, purge: bool) -> plan.Plan:
@@ -322,6 +384,9 @@ def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, 
         made = replace(given, entries=() if verdict.stops else given.entries, stops=verdict.stops)
     status = _status(verdict) & TROUBLE
     left = {(one.check, one.key) for one in verdict.findings if one.state in ("seen", "proven")}
+    if whys := sorted({gap.why for gap in verdict.gaps}):
+        more = f"; and {len(whys) - 1} more reasons" if len(whys) > 1 else ""
+        err.print(f"Not everything could be read, and what rests on it is left alone: {whys[0]}{more}", markup=False)
     if dry_run or not made.entries:
         _show(format, partial(report.plan_text, made), partial(plan.to_json, made))
         return status + (LEFT if left else CLEAN)
@@ -329,7 +394,7 @@ def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, 
     if not yes:
         err.print(report.plan_text(made))
         _ask(session, f"Do these {len(made.entries)} acts on {session.config.cloud.name}?")
-    done = _watch(apply.apply(made, session.active, session.config, session.state, means), format)
+    done = _watch(apply.apply(made, session.active, session.config, session.state, means), format, session.stop)
     corrected = {(one.entry.check, one.entry.key) for one in done if one.outcome == "done"}
     left |= {(one.entry.check, one.entry.key) for one in done}
     if any(one.outcome in ("failed", "unknown") for one in done):
@@ -340,15 +405,30 @@ def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, 
     return (CORRECTED if corrected else CLEAN) + (LEFT if left - corrected else CLEAN) + status
 
 
-def _watch(acts: Iterable[apply.Done], format: Format) -> list[apply.Done]:
+def _watch(acts: Iterator[apply.Done], format: Format, stop: _Stop) -> list[apply.Done]:
     """Let the acts be done, and show how each ended: as text at once, as JSON even when the run stops midway."""
     done: list[apply.Done] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as in the background of a shell
+        signal.signal(signal.SIGINT, stop)
     try:
         for one in acts:
+            stop.under_way = False
             done.append(one)
             if format is Format.text:
                 out.print(report.done_text(one.entry, one.outcome, one.why))
+            if stop.wanted:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        ended = sum(one.outcome == "done" for one in done)
+        err.print(f"{ended} acts were done; `cloudfsck undo` lists what can be taken back")
+        if stop.under_way:
+            err.print("What became of the one that was under way is not known: it is left alone for a while.")
+        raise
     finally:
+        signal.signal(signal.SIGINT, before)
+        if isinstance(acts, Generator):
+            acts.close()  # now, and so the lease is given back
         if format is Format.json:
             shown = [report.done_json(one.entry, one.outcome, one.why) for one in done]
             print(json.dumps({"schema_version": report.VERSION, "acts": shown}, indent=2, default=str))
@@ -403,7 +483,7 @@ def undo(
         for entry in reversed(wanted):
             err.print(f"{entry.name}  take back: {entry.act}  (undo {entry.act.undoing})", markup=False)
         _ask(session, f"Take back these {len(wanted)} acts on {session.config.cloud.name}?")
-    done = _watch(apply.undo(wanted, session.state, means, named=bool(number)), format)
+    done = _watch(apply.undo(wanted, session.state, means, named=bool(number)), format, session.stop)
     corrected = sum(one.outcome == "done" for one in done)
     return (CORRECTED if corrected else CLEAN) + (TROUBLE if corrected < len(wanted) else CLEAN)
 
@@ -431,59 +511,27 @@ def show(
     id: Annotated[str, typer.Argument(help="Its UUID.")],
     format: FormatOption = Format.text,
 ) -> int:
-    """What every place says of one server, side by side."""
+    """What every place says of one server, side by side.
+
+    Which of them disagrees, why, and what can be done about it.  Changes nothing.
+    """
     if kind != "server":
         raise typer.BadParameter(f"there is no kind {kind!r}; the kinds are: server")
+    server = id.strip().lower()  # as Nova and libvirt write UUIDs
+    if not UUID.fullmatch(server):
+        raise typer.BadParameter(f"{id!r} is no UUID, such as 6c48ad26-7dab-5807-85cd-beb4c5e76c69")
     session = Session(context)
-    before, taken = session.sources.prove(Scope(frozenset({id}), None))
+    before, after = session.sources.prove(Scope(frozenset({server}), None))
+    view = screen.look(before, after, server, session.active, session.config, session.state.first_seen, utcnow())
     before.close()
-    places: dict[str, list[dict[str, Any]]] = {}
-    for table in TABLES:
-        if table.key:
-            mine = " OR ".join(f'"{column}" = $id' for column in table.key)
-            rows = taken.rows(f"SELECT * FROM {table.name} WHERE {mine} ORDER BY ALL", {"id": id})
-            if rows:
-                places[table.name] = rows
-    busy = [row["why"] for row in taken.rows("SELECT why FROM busy_servers WHERE server = $id", {"id": id})]
-    found = [
-        one
-        for answer in checking.run_all(session.active, taken).values()
-        for one in answer.findings
-        if one.server == id
-    ]
-    gaps = list(taken.heard().gaps.values())
-    if format is Format.json:
-        data = {
-            "server": id, "busy": busy, "places": {name: report.rows_json(rows) for name, rows in places.items()},
-            "findings": [
-                {"check": one.check, "key": one.key, "state": one.state, "why": one.why or None} for one in found
-            ],
-            "unknown": [{"table": gap.table, "part": gap.part, "why": gap.why} for gap in gaps],
-        }  # fmt: skip
-        print(json.dumps(data, indent=2, default=str))
-    else:
-        _show_server(id, places, busy, found, [str(gap) for gap in gaps], session.checks)
-    faults = any(one.state in ("seen", "proven") for one in found)
-    return (LEFT if faults else CLEAN) + (TROUBLE if gaps else CLEAN)
-
-
-def _show_server(
-    id: str, places: dict[str, list[dict[str, Any]]], busy: list[str], found: list[Finding], gaps: list[str],
-    known: dict[str, Check],
-) -> None:  # fmt: skip
-    if not places:
-        out.print(f"No place that was read knows {id}.")
-    for name, rows in places.items():
-        out.print(f"{name}", style="bold")
-        for row in rows:
-            facts = (f"{column} {value}" for column, value in row.items() if value is not None and value != id)
-            out.print("  " + ", ".join(facts), markup=False)
-    for why in busy:
-        out.print(f"busy: {why}", style="cyan", markup=False)
-    for one in found:
-        out.print(f"{one.state}: {known[one.check].title}  {one.key}  [{one.check}]", style="bold red", markup=False)
-    for gap in gaps:
-        out.print(f"could not be read: {gap}", style="magenta", markup=False)
+    after.close()
+    width = out.width if out.is_terminal or "COLUMNS" in os.environ else None
+    _show(
+        format,
+        partial(screen.text, view, session.active, session.config, width),
+        partial(screen.as_json, view, session.active),
+    )
+    return (LEFT if view.outcome == "fault" else CLEAN) + (TROUBLE if view.unsure else CLEAN)
 
 
 @app.command("checks")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import datetime as dt
 import os
 import re
+import stat
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -98,6 +100,7 @@ class Nova(_Section):
     """`cells` lists the cells' databases by hand; without it they are found from cell_mappings.
 
     `template` fills in the cell mappings that are URL templates; without it the API database's own URL does.
+    Without `reclaim_instance_interval` it is not known, and no soft-deleted server is called overdue.
     """
 
     api_database: str
@@ -106,6 +109,7 @@ class Nova(_Section):
     service_down_time: int = 60
     long_rpc_timeout: int = 1800
     maximum_instance_delete_attempts: int = 5
+    reclaim_instance_interval: int | None = Field(default=None, ge=0)
 
 
 class Service(_Section):
@@ -115,9 +119,13 @@ class Service(_Section):
 
 
 class Place(_Section):
-    """How one host is reached and where things are on it; what is not said here is as [hosts] says."""
+    """How one host is reached and where things are on it; what is not said here is as [hosts] says.
+
+    `hostname` is the name by which the machine itself answers, where that is not the one that Nova knows it by.
+    """
 
     address: str | None = None
+    hostname: str | None = None
     port: int | None = None
     transport: Literal["ssh", "local"] | None = None
     instances_path: str | None = None
@@ -235,8 +243,9 @@ def parse(path: Path, text: str, checks: frozenset[str] = frozenset()) -> Config
     """The same of a text that is to stand at `path`."""
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise Trouble(f"{path} is not TOML: {error}") from error
+    _refuse_open_secrets(path, raw)
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
@@ -247,6 +256,21 @@ def parse(path: Path, text: str, checks: frozenset[str] = frozenset()) -> Config
                 raise Trouble(f"{path}:{_line(text, (section, name))}: {section}.{name}: there is no such check"
                               f"{_guess(name, checks)}")  # fmt: skip
     return _at(config, path.resolve().parent)
+
+
+#: A password in a URL, however it is written; {password} in a template is none.
+_PASSWORD = re.compile(r"://[^/:]*:(?!\{\w+\}@)[^@]+@")
+
+
+def _refuse_open_secrets(path: Path, raw: object, key: str = "") -> None:
+    """A file in which a URL has a password must be for its owner and its group alone."""
+    if isinstance(raw, dict):
+        for name, value in raw.items():
+            _refuse_open_secrets(path, value, f"{key}.{name}" if key else str(name))
+    elif isinstance(raw, str) and _PASSWORD.search(raw):
+        with suppress(OSError):  # a text that is still to be written there
+            if path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH):
+                raise Trouble(f"{path} holds a password ({key}), and everybody can read it: chmod o= {path}")
 
 
 def _at(config: Config, folder: Path) -> Config:

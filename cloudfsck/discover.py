@@ -52,6 +52,7 @@ _DATABASE: Mapping[str, tuple[Name, ...]] = {
 _REFERENCE = re.compile(r"[$\\]\$|\$(?:([_a-z][._a-z0-9]*)|\{([_a-z][._a-z0-9]*)\})", re.IGNORECASE)
 
 _COPIED = ("service_down_time", "long_rpc_timeout", "maximum_instance_delete_attempts")
+_RECLAIM = "reclaim_instance_interval"
 
 
 @dataclass(frozen=True)
@@ -408,7 +409,18 @@ def _nova(found: Found, chosen: Conf) -> Iterator[str]:
             raise Trouble(f"{said.file}: [DEFAULT] {option} is no number of seconds or attempts")
         if said is not None:
             yield _line(option, int(said.value), str(said.file))
+    yield _reclaim(chosen)
     yield from _messages([chosen])
+
+
+def _reclaim(chosen: Conf) -> str:
+    """When soft-deleted servers are reclaimed: never, unless the file says otherwise (nova/conf/compute.py)."""
+    said = chosen.said(("DEFAULT", _RECLAIM))
+    if said is None:
+        return _line(_RECLAIM, 0, f"Nova's own default: {chosen.files[0][0]} does not say")
+    if not re.fullmatch(r"-?\d+", said.value):
+        raise Trouble(f"{said.file}: [DEFAULT] {_RECLAIM} is no number of seconds")
+    return _line(_RECLAIM, max(0, int(said.value)), str(said.file))
 
 
 def _service(found: Found, service: str) -> Iterator[str]:

@@ -87,6 +87,10 @@ class Act(Protocol):
         """The order as it goes to the host: `do`, `server`, `was` and the rest."""
 
     @property
+    def what(self) -> str:
+        """What it moves, as the holds call it: domain, or directory, resize or del.  A server has one of each there."""
+
+    @property
     def command(self) -> str:
         """What a person would type on the host, where only a person may decide; the mildest that helps."""
 
@@ -132,7 +136,7 @@ GIVEN = ("server", "hosts", "cells", "since", "clock", "by_hand", "rung", "rung_
 class Check:
     """One question to the snapshot.  The query selects the bad rows.  Its first column is the key, and it has
 
-    server      the UUID at the root of the case
+    server      the UUID at the root of the case; NULL: it is no server's, and the query reads only tables without key
     hosts       the hosts that could acquit the row; NULL: every host of the roster
     cells       the cells that could acquit it; NULL: every cell
     since       when the fault began, by the date of the object itself; NULL: since we first saw it
@@ -176,7 +180,8 @@ class Finding:
 
     @property
     def server(self) -> str:
-        return str(self.row["server"])
+        """Empty where the object is no server's."""
+        return str(self.row["server"] or "")
 
     @property
     def evidence(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -180,9 +181,13 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 
 def save(plan: Plan, path: Path) -> None:
+    aside = path.with_name(f".{path.name}.new")
     try:
-        path.write_text(json.dumps(to_json(plan), indent=2, default=str) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps(to_json(plan), indent=2, default=str) + "\n", encoding="utf-8")
+        aside.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            aside.unlink()
         raise Trouble(f"the plan cannot be written to {path}: {error.strerror}") from error
 
 
@@ -192,7 +197,7 @@ def load(path: Path, cloud: str, checks: Iterable[str]) -> Plan:
         given = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Trouble(f"the plan {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Trouble(f"the plan {path} is not JSON: {error}") from error
     try:
         if given["schema_version"] != VERSION:
@@ -212,8 +217,20 @@ def load(path: Path, cloud: str, checks: Iterable[str]) -> Plan:
         )  # fmt: skip
         if len({entry.number for entry in entries}) < len(entries):
             raise Trouble(f"the plan {path} has two acts of one number; each is known in the journal by its own")
+        for one in given["acts"]:
+            _typed(one)
+        _ = [str(entry) for entry in entries]  # an act of the wrong values cannot say what it is
         left_out = tuple(LeftOut(one["check"], one["key"], one["why"]) for one in given["left_out"])
         stops = tuple(str(stop) for stop in given["stops"])
         return Plan(cloud, given["made_at"], given["run"], bool(given["purge"]), entries, left_out, stops)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Trouble(f"the plan {path} is not as cloudfsck writes it: {type(error).__name__} {error}") from error
+
+
+def _typed(one: Mapping[str, Any]) -> None:
+    """Raises TypeError if an act of a plan was edited into values of other types than those that `to_json` writes."""
+    named = [one["check"], one["key"], one["risk"], one["act"]["host"], one["act"]["server"], *(one["hosts"] or ())]
+    if type(one["n"]) is not int or not all(isinstance(value, str) for value in named):
+        raise TypeError(f"act {one['n']!r}")
+    if isinstance(one["hosts"], str) or any(isinstance(value, list) for value in one["act"].values()):
+        raise TypeError(f"act {one['n']!r}")

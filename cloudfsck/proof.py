@@ -26,6 +26,19 @@ AT_ONCE = 200
 #: Below this many findings a check's share of what it looked at says nothing.
 FEW = 5
 
+_FOREIGN = """
+    SELECT d.host, d.uuid, d.name, d.state,
+           CASE WHEN d.nova THEN 'it carries the marks of a Nova, and its project has no server in this one'
+                ELSE 'it does not carry the marks of Nova' END AS why
+      FROM libvirt_domains d
+     WHERE (NOT d.nova OR NOT EXISTS (SELECT 1 FROM nova_projects p WHERE p.project_id = d.project))
+       AND NOT EXISTS (SELECT 1 FROM nova_instances i WHERE i.uuid = d.uuid)
+       AND NOT EXISTS (SELECT 1 FROM nova_shadow_instances i WHERE i.uuid = d.uuid)
+       AND NOT EXISTS (SELECT 1 FROM nova_build_requests r WHERE r.instance_uuid = d.uuid)
+       AND NOT EXISTS (SELECT 1 FROM nova_instance_mappings m WHERE m.instance_uuid = d.uuid)
+     ORDER BY ALL
+"""
+
 #: Rows of each cell that are remembered, to notice that a database was restored.
 SAMPLE = 100
 
@@ -40,12 +53,23 @@ class Acquitted:
 
 
 @dataclass(frozen=True)
+class Foreign:
+    """A domain that is not this Nova's, so that no check judges it."""
+
+    host: str
+    uuid: str
+    name: str | None
+    state: str | None
+    why: str
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a reading of the whole cloud came to.
 
     `due` are the (check, key) of held findings whose time on their rung is over and that were proven again;
     `acquitted` what we hold and no check condemns any more, with what is known of it; `stops` why nothing at all may be
-    repaired; `gaps` everything that could not be read.
+    repaired; `gaps` everything that could not be read; `foreign` the domains that are not this Nova's.
     """
 
     run: str
@@ -57,6 +81,7 @@ class Verdict:
     stops: tuple[str, ...]
     gaps: tuple[Gap, ...]
     parts: int
+    foreign: tuple[Foreign, ...]
 
 
 def judge(
@@ -77,7 +102,7 @@ def judge(
     gaps = tuple(gap for _, gap in sorted(snapshot.heard().gaps.items()))
     state.note_reading(run, whole=not any(gap.table.startswith("nova_") for gap in gaps))
 
-    _adopt(found, state, run)
+    _adopt(found, checks, state, run)
     findings: list[Finding] = []
     candidates: list[Finding] = []
     for name, answer in answers.items():
@@ -109,8 +134,9 @@ def judge(
     parts = snapshot.db.execute("SELECT count(*) FROM ledger").fetchone()
     acquitted = tuple(_acquitted(snapshot, state, findings, judged))
     return Verdict(
-        run, utcnow(), answers, tuple(findings), frozenset(due), acquitted, stops, gaps, parts[0] if parts else 0
-    )
+        run, utcnow(), answers, tuple(findings), frozenset(due), acquitted, stops, gaps, parts[0] if parts else 0,
+        _foreign(snapshot),
+    )  # fmt: skip
 
 
 def again(
@@ -202,7 +228,7 @@ def most(name: str, check: Check, config: Config) -> int:
     return check.limit if limit is None or limit.count is None else limit.count
 
 
-def _adopt(found: Iterable[Finding], state: State, run: str) -> None:
+def _adopt(found: Iterable[Finding], checks: Mapping[str, Check], state: State, run: str) -> None:
     """Hold again what lies in quarantine though no record says so: its act never came to an end that we saw."""
     known = {(hold.host, hold.entry) for hold in state.holds()}
     for finding in found:
@@ -210,8 +236,11 @@ def _adopt(found: Iterable[Finding], state: State, run: str) -> None:
         quarantined = finding.state == "held" and bool(row.get("entry")) and row["rung_since"] is not None
         if quarantined and (row["host"], row["entry"]) not in known:
             since = row["rung_since"].replace(microsecond=0)
-            server, entry = finding.server, row["entry"]
-            state.hold(Hold(finding.check, "directory", row["host"], server, "quarantined", since, run, entry))
+            repair = checks[finding.check].repair
+            for act in repair(row) if repair is not None else ():
+                state.hold(Hold(
+                    finding.check, act.what, row["host"], finding.server, "quarantined", since, run, row["entry"]
+                ))  # fmt: skip
 
 
 def _acquitted(
@@ -219,13 +248,15 @@ def _acquitted(
 ) -> Iterable[Acquitted]:
     """What we hold and no finding speaks of.  Where the object is gone, or somebody moved it on, the hold is over."""
     condemned = {(str(finding.row.get("host")), finding.server) for finding in findings}
+    aside = {(str(finding.row.get("host")), finding.row.get("entry")) for finding in findings}
     heard = snapshot.heard()
     found = snapshot.db.execute("SELECT min(started) FROM ledger").fetchone()
     began = found[0] if found else None
     for hold in state.holds():
         if began is None or hold.since >= began:
             continue  # made while, or after, this was read
-        if (hold.host, hold.server) in condemned:
+        # of a server's directories one may be condemned, and another not
+        if (hold.host, hold.server) in condemned if hold.kind == "domain" else (hold.host, hold.entry) in aside:
             continue
         table = "libvirt_domains" if hold.kind == "domain" else "quarantine"
         if gap := heard.lacks(table, hold.host, hold.server):
@@ -240,13 +271,20 @@ def _acquitted(
             state.release(hold.kind, hold.host, hold.server)
 
 
+def _foreign(snapshot: Snapshot) -> tuple[Foreign, ...]:
+    """The domains that this Nova does not know and that are not marked as its own; none are named where what was not
+    heard may know them."""
+    unheard = {table for table, _ in snapshot.heard().gaps} & snapshot.tables_read(_FOREIGN) - {"libvirt_domains"}
+    return () if unheard else tuple(Foreign(**row) for row in snapshot.rows(_FOREIGN))
+
+
 def _stands(snapshot: Snapshot, hold: Hold) -> bool:
     """Whether the object is where we put it."""
-    query = {
-        "domain": "SELECT count(*) FROM held_domains WHERE host = $host AND server = $server",
-        "directory": "SELECT count(*) FROM quarantine WHERE host = $host AND server = $server",
-    }[hold.kind]
-    found = snapshot.db.execute(query, {"host": hold.host, "server": hold.server}).fetchone()
+    if hold.kind == "domain":
+        query, name = "SELECT count(*) FROM held_domains WHERE host = ? AND server = ?", hold.server
+    else:
+        query, name = "SELECT count(*) FROM quarantine WHERE host = ? AND entry = ?", hold.entry
+    found = snapshot.db.execute(query, [hold.host, name]).fetchone()
     return bool(found and found[0])
 
 

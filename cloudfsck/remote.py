@@ -155,9 +155,10 @@ async def _there(
 
 async def _here(target: Target, program: str, request: Mapping[str, Any], progress: _Progress) -> dict[str, Any]:
     nonce, given = _package(program, request, False)
+    # in a session of its own: Ctrl-C reaches us alone, and we let an act end
     process = await asyncio.create_subprocess_exec(
         target.python, "-", stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     progress.sent = True
     try:
@@ -182,13 +183,23 @@ def _unpack(nonce: str, out: bytes, err: bytes, status: int | None) -> dict[str,
     begin, end = f"@@cloudfsck {nonce} begin@@\n".encode(), f"\n@@cloudfsck {nonce} end@@".encode()
     start = out.find(begin)
     stop = out.find(end, start)
-    if start < 0 or stop < 0:
-        said = (err or out).decode("utf-8", "replace").strip().splitlines()
-        raise ValueError(f"our program did not answer there (status {status}): {said[-1] if said else 'nothing said'}")
-    answer = json.loads(out[start + len(begin) : stop])
+    if start >= 0 and stop < 0:
+        raise ValueError(f"its answer is cut off after {len(out) - start - len(begin)} bytes (status {status})")
+    if start < 0:
+        raise ValueError(f"our program did not answer there (status {status}): {_last(err or out)}")
+    try:
+        answer = json.loads(out[start + len(begin) : stop])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its answer is no JSON: {error}") from error
     if not isinstance(answer, dict):
         raise ValueError("its answer is no JSON object")
     return answer
+
+
+def _last(said: bytes) -> str:
+    """The last line of what somebody said, with nothing in it that a terminal would obey."""
+    lines = said[-4096:].decode("utf-8", "replace").strip().splitlines()
+    return "".join(sign if sign.isprintable() else "?" for sign in lines[-1])[-300:] if lines else "nothing said"
 
 
 def _sentence(error: BaseException, target: Target, limit: float) -> str:
@@ -196,9 +207,11 @@ def _sentence(error: BaseException, target: Target, limit: float) -> str:
     if target.jump:
         where += f" (through {target.jump.rpartition('@')[2]})"
     if isinstance(error, TimeoutError):
-        return f"no answer from {where} within {limit:.0f} s"
+        return f"no answer from {where} within {limit:g} s; read.ssh.timeout may give it longer"
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        return f"the host key of {where} is not the one in known_hosts"
+        return (
+            f"the host key of {where} is not the one in known_hosts; if the host was reinstalled, put its new key there"
+        )
     if isinstance(error, asyncssh.PermissionDenied):
         return f"{where} refuses our key"
     if isinstance(error, OSError):

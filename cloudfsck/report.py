@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -11,11 +11,14 @@ from rich.text import Text
 from cloudfsck import acts, plan
 from cloudfsck.config import Config
 from cloudfsck.journal import Entry
-from cloudfsck.model import GIVEN, Act, Check, Finding, Row
-from cloudfsck.proof import Verdict, words
+from cloudfsck.model import GIVEN, Act, Check, Finding, Gap, Row
+from cloudfsck.proof import Foreign, Verdict, words
 from cloudfsck.state import utcnow
 
 VERSION = 1
+
+#: How many domains that are none of ours are named in the text.
+NAMED = 10
 
 _COLOURS = {"proven": "bold red", "seen": "yellow", "unproven": "magenta", "held": "cyan"}
 #: Evidence that only a program reads.
@@ -34,7 +37,7 @@ def check_json(verdict: Verdict, checks: Mapping[str, Check], config: Config, sn
         "run": verdict.run,
         "taken_at": _time(verdict.taken_at),
         "snapshot": snapshot,
-        "findings": [_finding(one, checks[one.check]) for one in verdict.findings if one.state != "held"],
+        "findings": findings_json([one for one in verdict.findings if one.state != "held"], checks),
         "held": [_held(one, checks[one.check], verdict, config) for one in verdict.findings if one.state == "held"],
         "acquitted": [
             {"kind": one.hold.kind, "host": one.hold.host, "server": one.hold.server, "rung": one.hold.rung,
@@ -48,6 +51,7 @@ def check_json(verdict: Verdict, checks: Mapping[str, Check], config: Config, sn
             for gap in answer.unknown.gaps
         ],
         "gaps": [{"table": gap.table, "part": gap.part, "why": gap.why} for gap in verdict.gaps],
+        "foreign": [vars(domain) for domain in verdict.foreign],
         "coverage": [
             {"check": name, "title": checks[name].title, "risk": checks[name].risk, "parts": answer.parts,
              "heard": answer.heard, "looked_at": answer.looked_at}
@@ -57,6 +61,10 @@ def check_json(verdict: Verdict, checks: Mapping[str, Check], config: Config, sn
         "gone": [{"host": name, "why": why} for name, why in sorted(config.hosts.gone.items())],
         "stops": list(verdict.stops),
     }  # fmt: skip
+
+
+def findings_json(findings: Sequence[Finding], checks: Mapping[str, Check]) -> list[dict[str, Any]]:
+    return [_finding(one, checks[one.check]) for one in findings]
 
 
 def checks_json(checks: Mapping[str, Check]) -> list[dict[str, Any]]:
@@ -167,10 +175,12 @@ def check_text(verdict: Verdict, checks: Mapping[str, Check], config: Config) ->
         lines.append(Text())
     if verdict.gaps:
         lines.append(Text("Could not be read, and nothing is said of what rests on it:", "bold magenta"))
-        lines += [*_gaps(verdict), Text()]
+        lines += [*gaps_text(verdict.gaps), Text()]
     lines += [Text(f"Nothing is repaired: {stop}", "bold red") for stop in verdict.stops]
     lines += [Text(f"Skipped: {name}: {why}", "dim") for name, why in sorted(config.skip.items())]
     lines += [Text(f"Not asked: {name}, gone: {why}", "dim") for name, why in sorted(config.hosts.gone.items())]
+    if verdict.foreign:
+        lines.append(_foreign(verdict.foreign))
     lines.append(_sum(verdict, faults, held, config))
     return Text("\n").join(lines)
 
@@ -222,16 +232,26 @@ def _facts(row: Row) -> str:
     )
 
 
-def _gaps(verdict: Verdict) -> list[Text]:
+def gaps_text(gaps: Iterable[Gap]) -> list[Text]:
     """One line a part and reason, however many tables it cost."""
     parts: dict[tuple[str, str], list[str]] = {}
-    for gap in verdict.gaps:
+    for gap in gaps:
         parts.setdefault((gap.part or "roster", gap.why), []).append(gap.table)
     lines = []
     for (part, why), names in sorted(parts.items()):
         cost = ", ".join(names) if len(names) < 4 else f"{len(names)} tables"
         lines.append(Text.assemble("  ", (part, "bold"), f"  {why}  ", (f"({cost})", "dim")))
     return lines
+
+
+def _foreign(domains: Sequence[Foreign]) -> Text:
+    named = [f"{one.host}/{one.name or one.uuid}" for one in domains[:NAMED]]
+    are = "is" if len(domains) == 1 else "are"
+    more = ", …" if len(domains) > NAMED else ""
+    return Text(
+        f"{_count(len(domains), 'domain')} {are} not known to this Nova, and not judged: {', '.join(named)}{more}",
+        "dim",
+    )
 
 
 def _sum(verdict: Verdict, faults: Sequence[Finding], held: Sequence[Finding], config: Config) -> Text:

@@ -3,7 +3,8 @@
 A line at the outer margin opens a table: its name, then its columns.  A deeper line is a row of it.  Words stand for
 themselves, `-` for NULL, `[a,b]` for a list, and -2h (s, m, h, d) for a time that long before NOW.  More lines:
 
-    hosts cell1  c1 c2        c1 and c2 are hosts of cell1: mapped, with a live nova-compute and a disk of their own
+    hosts cell1  c1 c2        c1 and c2 are hosts of cell1: mapped, with a live nova-compute, compute node and a disk
+                              of their own
     lost  libvirt_domains c2  that part of that table could not be read
     clock host:c2  -5m        the clock of c2 is five minutes slow; cell:cell1 is the clock of a cell's database
 
@@ -105,6 +106,8 @@ def _hosts(rows: Rows, cell: str, names: list[str]) -> None:
         put("nova_host_mappings", host=name, cell_id=cell)
         put("nova_services", cell=cell, host=name, binary="nova-compute", last_seen_up="-1s", forced_down="false",
             deleted="0")  # fmt: skip
+        put("nova_compute_nodes", cell=cell, id=str(len(rows.get("nova_compute_nodes", [])) + 1), host=name,
+            hypervisor_hostname=name, hypervisor_type="QEMU", deleted="0")  # fmt: skip
         put("hypervisors", host=name, hostname=name)
         put("instances_paths", host=name, path="/i", real="/i", fstype="ext4", local="true")
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -92,19 +93,23 @@ class Snapshot:
         self.path = path
         self._aside = aside
         self._filled: set[str] = set()
+        #: However we end, what was begun and not finished does not stay.
+        self._drop = weakref.finalize(self, _remove, aside)
 
     @classmethod
     def create(cls, path: Path | None = None) -> Snapshot:
         """A new, empty snapshot; in memory without a path, else beside its path until `finish`."""
         aside = None
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             aside = path.with_name(f"{path.name}.{os.getpid()}.partial")
-            aside.unlink(missing_ok=True)
-        db = duckdb.connect(str(aside) if aside else ":memory:")
-        db.execute("SET threads = 2; SET TimeZone = 'UTC'")
-        db.execute("BEGIN; " + _schema() + "COMMIT")
-        snapshot = cls(db, path, aside)
+        with _writing(aside):
+            if aside is not None:
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                _remove(aside)
+            db = duckdb.connect(str(aside) if aside else ":memory:")
+            snapshot = cls(db, path, aside)
+            db.execute("SET threads = 2; SET TimeZone = 'UTC'")
+            db.execute("BEGIN; " + _schema() + "COMMIT")
         snapshot.note(format=str(FORMAT))
         return snapshot
 
@@ -124,7 +129,8 @@ class Snapshot:
         return cls(db, path)
 
     def note(self, **facts: str) -> None:
-        self.db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(facts.items()))
+        with _writing(self._aside):
+            self.db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(facts.items()))
 
     def noted(self, name: str) -> str | None:
         found = self.db.execute("SELECT value FROM meta WHERE name = ?", [name]).fetchone()
@@ -132,18 +138,20 @@ class Snapshot:
 
     def finish(self) -> None:
         """Give a snapshot that was written aside its own name, and open it again for reading only."""
-        self.db.close()
         assert self.path is not None
         assert self._aside is not None
-        os.replace(self._aside, self.path)
+        with _writing(self._aside):
+            self.db.execute("CHECKPOINT")  # to close it does the same, and does not say when that failed
+            self.db.close()
+            os.replace(self._aside, self.path)
         self._aside = None
+        self._drop.detach()
         self.db = duckdb.connect(str(self.path), read_only=True)
         self.db.execute("SET TimeZone = 'UTC'")
 
     def close(self) -> None:
         self.db.close()
-        if self._aside is not None:
-            self._aside.unlink(missing_ok=True)
+        self._drop()
 
     # ------------------------------------------------------------------------------------------- writing
 
@@ -174,13 +182,14 @@ class Snapshot:
                     gaps.append(Gap(table, piece.part, why))
         if ledger:
             written = pa.Table.from_pylist(ledger, schema=_ARROW_LEDGER)
-            self.db.register("written", written)
-            self.db.execute(
-                "DELETE FROM ledger USING written WHERE ledger.table_name = written.table_name"
-                " AND ledger.part = written.part"
-            )
-            self.db.execute("INSERT INTO ledger SELECT * FROM written")
-            self.db.unregister("written")
+            with _writing(self._aside):
+                self.db.register("written", written)
+                self.db.execute(
+                    "DELETE FROM ledger USING written WHERE ledger.table_name = written.table_name"
+                    " AND ledger.part = written.part"
+                )
+                self.db.execute("INSERT INTO ledger SELECT * FROM written")
+                self.db.unregister("written")
         return gaps
 
     def _insert(self, name: str, pieces: Sequence[Piece]) -> str | None:
@@ -213,10 +222,13 @@ class Snapshot:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             self.db.execute("ROLLBACK")
             raise
-        except BaseException as error:  # noqa: BLE001 (connectorx panics with one; whatever it is, it is a gap)
+        except BaseException as error:
+            if self._aside is not None and isinstance(error, duckdb.Error) and str(self._aside) in str(error):
+                raise _unwritten(self._aside, error) from error  # our own disk, and no part of the cloud
             self.db.execute("ROLLBACK")
             return f"broke off: {str(error).splitlines()[0]}" if str(error) else f"broke off: {type(error).__name__}"
-        self.db.execute("COMMIT")
+        with _writing(self._aside):
+            self.db.execute("COMMIT")
         return None
 
     # ------------------------------------------------------------------------------------------- reading
@@ -271,6 +283,30 @@ class Snapshot:
             yield
         finally:
             self.db.execute("ROLLBACK")
+
+
+def _remove(aside: Path | None) -> None:
+    """Away with a snapshot that was not finished, and with DuckDB's journal of it."""
+    if aside is not None:
+        for path in (aside, aside.with_name(f"{aside.name}.wal")):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(aside: Path | None) -> Iterator[None]:
+    """Say in a sentence why our own file cannot be written."""
+    try:
+        yield
+    except (duckdb.Error, OSError) as error:
+        if aside is None:
+            raise
+        raise _unwritten(aside, error) from error
+
+
+def _unwritten(aside: Path, error: Exception) -> Trouble:
+    why = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0].rpartition(": ")[2]
+    return Trouble(f"the snapshot cannot be written in {aside.parent}, and nothing was done: {why}")
 
 
 def _together(pieces: Sequence[Piece]) -> pa.Table:

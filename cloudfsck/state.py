@@ -179,6 +179,8 @@ class State:
                 sa.event.listen(self._engine, "connect", _sqlite_settings)
                 sa.event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
             _META.create_all(self._engine)
+            # Not before: that a table is not there yet is an error as well.
+            sa.event.listen(self._engine, "handle_error", self._say)
         except OSError as error:
             raise Trouble(f"the state directory {self.folder} cannot be used: {error.strerror}") from error
         except sa.exc.SQLAlchemyError as error:
@@ -190,7 +192,7 @@ class State:
         try:
             url = sa.make_url(cloud.store)
         except sa.exc.ArgumentError as error:
-            raise Trouble(f"cloud.store is no database URL: {cloud.store}") from error
+            raise Trouble("cloud.store is no database URL; it is written as postgresql://USER@HOST/DATABASE") from error
         drivers = {"mysql": "mysql+pymysql", "mariadb": "mysql+pymysql", "postgresql": "postgresql+psycopg"}
         url = url.set(drivername=drivers.get(url.drivername, url.drivername))
         if cloud.store_password_file is not None:
@@ -199,6 +201,13 @@ class State:
             except OSError as error:
                 raise Trouble(f"{cloud.store_password_file} cannot be read: {error.strerror}") from error
         return url
+
+    def _say(self, context: sa.engine.ExceptionContext) -> None:
+        """A full disk, a server that went away: whoever was at it stops with a sentence."""
+        url = self._engine.url
+        where = url.database if url.get_backend_name() == "sqlite" else url.render_as_string()
+        said = str(context.original_exception).splitlines()[0]
+        raise Trouble(f"the state store {where} cannot be used: {said}") from context.original_exception
 
     def close(self) -> None:
         self._engine.dispose()

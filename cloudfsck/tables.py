@@ -32,7 +32,8 @@ class Table:
     """`key` names the columns that hold a server's UUID: a scoped reading asks for those rows alone; a table without
     one is read whole for its part.  `origin` is the table's name in the service's own database, `where` a filter that
     the source applies, as SQL that MariaDB, PostgreSQL and SQLite understand.  `late` marks a table that older
-    releases do not have: there it is empty, not a gap.
+    releases do not have: there it is empty, not a gap.  `distinct` marks one that has each row of its columns once,
+    taken of a service's table that another of ours reads as well.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Table:
     origin: str = ""
     where: str = ""
     late: bool = False
+    distinct: bool = False
 
     @property
     def part(self) -> str | None:
@@ -50,8 +52,9 @@ class Table:
 
 
 def _table(
-    name: str, per: Per, text: str, columns: str, key: str = "", origin: str = "", where: str = "", late: bool = False
-) -> Table:
+    name: str, per: Per, text: str, columns: str, key: str = "", origin: str = "", where: str = "",
+    late: bool = False, distinct: bool = False,
+) -> Table:  # fmt: skip
     fields = []
     if per == "cell":
         fields.append(Column("cell", "VARCHAR", "The cell that the row was read from.", False))
@@ -60,7 +63,7 @@ def _table(
     for line in columns.strip().splitlines():
         column, kind, sentence = line.split(maxsplit=2)
         fields.append(Column(column.rstrip("?"), kind, sentence.strip(), column.endswith("?")))
-    return Table(name, per, " ".join(text.split()), tuple(fields), tuple(key.split()), origin, where, late)
+    return Table(name, per, " ".join(text.split()), tuple(fields), tuple(key.split()), origin, where, late, distinct)
 
 
 _INSTANCES = """
@@ -147,10 +150,11 @@ TABLES: tuple[Table, ...] = (
     _table(
         "settings",
         "cloud",
-        "What Nova's own configuration says and no database holds, as [nova] of our configuration gives it.",
+        """What Nova's own configuration says and no database holds, as [nova] of our configuration gives it:
+        service_down_time, long_rpc_timeout, maximum_instance_delete_attempts and reclaim_instance_interval.""",
         """
-        name   VARCHAR  service_down_time, long_rpc_timeout or maximum_instance_delete_attempts.
-        value  BIGINT   Its value; times in seconds.
+        name   VARCHAR  The option.
+        value  BIGINT   Its value; times in seconds.  NULL: not known.
         """,
     ),
     _table(
@@ -159,7 +163,7 @@ TABLES: tuple[Table, ...] = (
         "What stands on a rung of its ladder because we put it there; from our state store.",
         """
         check_name VARCHAR  The check whose repair put it there.
-        kind     VARCHAR    domain or directory.
+        kind     VARCHAR    domain, or what its directory is: directory, resize or del.
         host     VARCHAR    Where it is.
         server   VARCHAR    Whose it was.
         rung     VARCHAR    paused, stopped or quarantined.
@@ -197,6 +201,16 @@ TABLES: tuple[Table, ...] = (
         """,
         key="instance_uuid",
         origin="instance_mappings",
+    ),
+    _table(
+        "nova_projects",
+        "api",
+        "The projects that have servers in this Nova; it tells its domains from those of another cloud's.",
+        """
+        project_id  VARCHAR  The project.
+        """,
+        origin="instance_mappings",
+        distinct=True,
     ),
     _table(
         "nova_host_mappings",
@@ -637,6 +651,7 @@ TABLES: tuple[Table, ...] = (
         path       VARCHAR  As Nova sees it.
         real       VARCHAR  Where it is on the host (Kolla keeps it in a container's volume).
         path_from  VARCHAR  The file that says so.
+        inode      UBIGINT  Its inode.
         device     UBIGINT  st_dev.
         fsid       VARCHAR  The file system's own number.
         fstype     VARCHAR  ext4, nfs4, …
@@ -708,6 +723,44 @@ TABLES: tuple[Table, ...] = (
         manifest_ok  BOOLEAN    Whether its manifest can be read.
         """,
         key="server",
+    ),
+    _table(
+        "base_images",
+        "host",
+        "Nova's cache of images: the files in _base of the instances_path.",
+        """
+        name     VARCHAR    The file: the SHA-1 of an image's id, swap_…, ephemeral_….
+        path     VARCHAR    Where it is on the host.
+        inode    UBIGINT    Its inode.
+        bytes    BIGINT     What it really takes.
+        changed  TIMESTAMP  When it last changed; nova-compute touches those in use.
+        users    VARCHAR[]  The images on that host that have it as their backing file, those in quarantine too.
+        open_by  BIGINT[]   Processes that have it open.
+        """,
+    ),
+    _table(
+        "swtpm_states",
+        "host",
+        "What libvirt keeps of guests' emulated TPMs, in its swtpm directory.",
+        """
+        server   VARCHAR    The server that it is named for.
+        path     VARCHAR    Where it is on the host.
+        bytes    BIGINT     What it really takes.
+        changed  TIMESTAMP  The newest change of anything in it.
+        """,
+        key="server",
+    ),
+    _table(
+        "nvram_files",
+        "host",
+        "What libvirt keeps of guests' UEFI variables, in its qemu/nvram directory.",
+        """
+        path     VARCHAR    Where it is on the host.
+        name     VARCHAR    The file: libvirt names it after the domain, <name>_VARS.fd.
+        bytes    BIGINT     What it really takes.
+        changed  TIMESTAMP  When it last changed.
+        used_by  VARCHAR[]  The domains there that it is named after, or that name it; of all domains, at any time.
+        """,
     ),
 )
 

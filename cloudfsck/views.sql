@@ -6,17 +6,20 @@ CREATE VIEW clocks AS
 SELECT table_name, part, clock AS now
   FROM ledger;
 
--- What Nova's configuration says, with Nova's defaults (nova/conf: service.py, rpc.py, compute.py).
+-- What Nova's configuration says, with Nova's defaults (nova/conf: service.py, rpc.py, compute.py); reclaim_interval is
+-- NULL where it is not known, and zero where nobody reclaims.
 CREATE VIEW nova_settings AS
 SELECT to_seconds(coalesce(max(value) FILTER (name = 'service_down_time'), 60)) AS service_down_time,
        to_seconds(coalesce(max(value) FILTER (name = 'long_rpc_timeout'), 1800)) AS long_rpc_timeout,
-       coalesce(max(value) FILTER (name = 'maximum_instance_delete_attempts'), 5) AS delete_attempts
+       coalesce(max(value) FILTER (name = 'maximum_instance_delete_attempts'), 5) AS delete_attempts,
+       to_seconds(max(value) FILTER (name = 'reclaim_instance_interval')) AS reclaim_interval
   FROM settings;
 
 -- Rows of servers that live; a soft-deleted server lives, and so does the hidden copy of a cross-cell resize.
 CREATE VIEW live_servers AS
 SELECT i.uuid AS server, i.cell, i.host, i.vm_state, i.task_state, i.hidden, i.display_name AS name,
-       i.project_id AS project, i.updated_at
+       i.project_id AS project, i.updated_at, i.created_at, i.deleted_at, i.id, i.node, i.compute_id,
+       i.launched_at
   FROM nova_instances i
  WHERE coalesce(i.deleted, 0) = 0;
 
@@ -40,7 +43,7 @@ SELECT s.uuid AS server, max(s.deleted_at) AS deleted_at, arg_max(s.cell, s.dele
 
 -- Servers on which something is under way, and why we think so (nova/db/main/api.py: migration_get_in_progress_by_*;
 -- an open event older than nova's long_rpc_timeout belongs to a service that died).
-CREATE VIEW busy_servers AS
+CREATE VIEW servers_under_way AS
 SELECT l.server, 'its task_state is ' || l.task_state AS why
   FROM live_servers l
  WHERE l.task_state IS NOT NULL
@@ -57,11 +60,6 @@ SELECT l.server, 'it is being resized between cells'
   FROM live_servers l
  WHERE l.hidden
 UNION ALL
-SELECT l.server, 'it lives in several cells'
-  FROM live_servers l
- GROUP BY l.server
-HAVING count(*) > 1
-UNION ALL
 SELECT a.instance_uuid, 'its ' || a.action || ' is under way'
   FROM nova_instance_actions a
   JOIN nova_instance_actions_events e ON e.cell = a.cell AND e.action_id = a.id
@@ -69,6 +67,16 @@ SELECT a.instance_uuid, 'its ' || a.action || ' is under way'
   CROSS JOIN nova_settings t
  WHERE e.finish_time IS NULL
    AND e.start_time > c.now - t.long_rpc_timeout;
+
+-- The same, and those that live in several cells: which of their rows counts may just be changing.
+CREATE VIEW busy_servers AS
+SELECT u.server, u.why
+  FROM servers_under_way u
+UNION ALL
+SELECT l.server, 'it lives in several cells'
+  FROM live_servers l
+ GROUP BY l.server
+HAVING count(*) > 1;
 
 -- The cell in which Nova's API looks for a server, and the one that a host belongs to.
 CREATE VIEW mapped_servers AS
@@ -83,7 +91,7 @@ SELECT m.host, c.cell
 
 -- nova-compute on each host.  `just_down`: silent for less than a day, so that whoever looks after it may still come.
 CREATE VIEW compute_services AS
-SELECT s.host, s.last_seen_up,
+SELECT s.cell, s.host, s.last_seen_up,
        coalesce(NOT s.forced_down AND s.last_seen_up >= c.now - t.service_down_time, FALSE) AS up,
        NOT up AND coalesce(s.last_seen_up > c.now - INTERVAL 1 DAY, FALSE) AS just_down
   FROM nova_services s
@@ -91,6 +99,12 @@ SELECT s.host, s.last_seen_up,
   CROSS JOIN nova_settings t
  WHERE coalesce(s.deleted, 0) = 0
    AND s."binary" = 'nova-compute';
+
+-- The hypervisors that live.  One host may have many: an ironic nova-compute has one for each machine.
+CREATE VIEW live_compute_nodes AS
+SELECT n.cell, n.id, n.host, n.hypervisor_hostname AS node, n.hypervisor_type AS type, n.created_at
+  FROM nova_compute_nodes n
+ WHERE coalesce(n.deleted, 0) = 0;
 
 -- Why nothing on a host may be touched by a program: the service that owns it is not there.
 CREATE VIEW host_obstacles AS
@@ -104,7 +118,7 @@ SELECT h.host,
 -- Domains that stand on a rung because we put them there; one that was moved off it since does not, nor does another
 -- run of it, or another definition: its time begins anew.
 CREATE VIEW held_domains AS
-SELECT h.host, h.server, h.rung, h.since
+SELECT h.host, h.server, h.rung, h.since, h.check_name AS held_by
   FROM holds h
   JOIN libvirt_domains d ON d.host = h.host AND d.uuid = h.server
  WHERE h.kind = 'domain'
@@ -150,3 +164,123 @@ SELECT s.server, s.host
    AND NOT EXISTS (SELECT 1 FROM nova_instance_system_metadata m
                     WHERE m.instance_uuid = s.server AND m.key = 'clean_attempts'
                       AND TRY_CAST(m.value AS BIGINT) >= t.delete_attempts);
+
+-- What Nova last did to bring a server to a host or away from it, and whether that was within the hour: then a service
+-- may still be clearing up, for it closes the record first, or the guest is gone before its host says so.
+CREATE VIEW last_moves AS
+SELECT m.cell, m.server, m.host, max(m.id) AS id, arg_max(m.status, m.id) AS status, arg_max(m.kind, m.id) AS kind,
+       bool_or(m.updated_at > c.now - INTERVAL 1 HOUR) AS recent
+  FROM (SELECT cell, instance_uuid AS server, source_compute AS host, id, status, migration_type AS kind, updated_at
+          FROM nova_migrations
+         UNION ALL
+        SELECT cell, instance_uuid AS server, dest_compute AS host, id, status, migration_type AS kind, updated_at
+          FROM nova_migrations) m
+  JOIN clocks c ON c.table_name = 'nova_migrations' AND c.part = m.cell
+ GROUP BY m.cell, m.server, m.host;
+
+-- Servers that were evacuated from a host whose nova-compute has not come back: it removes what they left there when it
+-- starts (nova/compute/manager.py: _destroy_evacuated_instances).  No other move is ever called done.
+CREATE VIEW unreturned_evacuations AS
+SELECT m.instance_uuid AS server, m.source_compute AS host
+  FROM nova_migrations m
+  JOIN compute_services c ON c.host = m.source_compute
+ WHERE m.status = 'done'
+   AND NOT c.up;
+
+-- Servers that Nova deleted, archived or not; `nova_will` says why nova-compute looks for nothing of theirs any more.
+CREATE VIEW gone_servers AS
+SELECT server, name, project, cell, host, deleted_at, NULL AS nova_will
+  FROM deleted_servers
+UNION ALL
+SELECT server, name, project, cell, host, deleted_at,
+       'nothing: nova-compute looks only for servers that are not archived' AS nova_will
+  FROM archived_servers;
+
+-- Hosts whose instances paths are one and the same directory as far as can be told from outside, and the first of them,
+-- which speaks for all.  Copies of one disk have equal numbers too: what lies in it must agree as well.
+CREATE VIEW storage_speakers AS
+SELECT a.host, min(b.host) AS speaker
+  FROM instances_paths a
+  JOIN instances_storage s ON s.host = a.host
+  JOIN instances_paths b ON b.inode = a.inode
+  JOIN instances_storage t ON t.host = b.host
+ WHERE NOT s.alone
+   AND NOT t.alone
+   AND (b.fsid = nullif(a.fsid, '0')
+        OR b.mount = a.mount
+        OR EXISTS (SELECT 1 FROM instances_path_sharing n
+                    WHERE n.host = b.host AND n.other = a.host))
+ GROUP BY a.host;
+
+-- The directories of servers in the instances paths and in quarantine, each once however many hosts see it, but for those
+-- that something uses: a process, or another disk that stands on theirs.  Those of a host whose nova-compute has just
+-- gone down are left out too.  `obstacle` says why no program may touch one.
+CREATE VIEW directories AS
+WITH every AS (
+    SELECT e.host, e.kind, e.server, e.name AS folder, e.name AS object, e.path, e.inode, e.device, e.bytes, e.files,
+           e.newest, e.changed, e.uid, e.gid, e.mode, NULL AS entry, NULL AS rung, NULL::TIMESTAMP AS rung_since,
+           CASE WHEN e.symlink THEN 'it is a symbolic link' END AS obstacle, e.open_by
+      FROM instance_dirs e
+    UNION ALL
+    SELECT q.host,
+           CASE WHEN ends_with(q.path, '_resize') THEN 'resize'
+                WHEN ends_with(q.path, '_del') THEN 'del'
+                ELSE 'instance' END AS kind,
+           q.server, split_part(q.path, '/', -1) AS folder, q.entry AS object, coalesce(q.was_path, q.path) AS path,
+           q.inode, NULL AS device, q.bytes, q.files, q.newest, q."at" AS changed, NULL AS uid, NULL AS gid, NULL AS mode,
+           q.entry, 'quarantined' AS rung, coalesce(h.since, q."at") AS rung_since,
+           CASE WHEN NOT q.manifest_ok THEN 'the manifest of its quarantine cannot be read' END AS obstacle,
+           [] AS open_by
+      FROM quarantine q
+      LEFT JOIN holds h ON h.host = q.host AND h.entry = q.entry),
+seen AS (
+    SELECT e.*, s.alone, s.storage,
+           list(e.host) OVER (PARTITION BY coalesce(o.speaker, e.host), e.server, e.object, e.inode, e.newest) AS everywhere,
+           list(e.open_by) OVER (PARTITION BY coalesce(o.speaker, e.host), e.server, e.object, e.inode, e.newest) AS open
+      FROM every e
+      JOIN instances_storage s ON s.host = e.host
+      LEFT JOIN storage_speakers o ON o.host = e.host)
+SELECT e.host, e.kind, e.server, e.folder, e.object, e.path, e.inode, e.device, e.bytes, e.files, e.newest, e.changed,
+       e.uid, e.gid, e.mode, e.entry, e.rung, e.rung_since, e.alone, e.storage, list_sort(e.everywhere) AS seen_on,
+       CASE WHEN NOT e.alone THEN 'its instances path may be shared with other hosts'
+            ELSE coalesce(e.obstacle, n.why) END AS obstacle
+  FROM seen e
+  LEFT JOIN host_obstacles n ON n.host = e.host
+ WHERE e.host = list_min(e.everywhere)
+   AND len(flatten(e.open)) = 0
+   AND NOT EXISTS (SELECT 1 FROM compute_services c WHERE list_contains(e.everywhere, c.host) AND c.just_down)
+   AND NOT EXISTS (SELECT 1 FROM disk_images i JOIN instances_storage o ON o.host = i.host
+                    WHERE i.backing_server = e.server AND o.storage = e.storage
+                      AND (i.server IS DISTINCT FROM e.server
+                           OR (contains(i.backing, '/' || e.folder || '/')
+                               AND NOT contains(i.path, '/' || e.folder || '/'))));
+
+-- The guests, as libvirt or the process list knows them, by the storage on which their directories would lie.
+CREATE VIEW storage_guests AS
+SELECT o.storage, d.uuid AS server, d.host
+  FROM libvirt_domains d
+  JOIN instances_storage o ON o.host = d.host
+UNION ALL
+SELECT o.storage, q.uuid, q.host
+  FROM qemu_processes q
+  JOIN instances_storage o ON o.host = q.host;
+
+-- Servers of which Nova knows no row any more, and what in its databases still tells that they were its own.
+CREATE VIEW traces_of_servers AS
+SELECT instance_uuid AS server, 'a migration' AS trace FROM nova_migrations
+UNION ALL
+SELECT instance_uuid, 'an archived migration' FROM nova_shadow_migrations
+UNION ALL
+SELECT instance_uuid, 'a block device mapping' FROM nova_block_device_mapping
+UNION ALL
+SELECT instance_uuid, 'an archived block device mapping' FROM nova_shadow_block_device_mapping
+UNION ALL
+SELECT instance_uuid, 'a fault' FROM nova_instance_faults
+UNION ALL
+SELECT instance_uuid, 'a network interface' FROM nova_virtual_interfaces
+UNION ALL
+SELECT uuid, 'an EC2 number' FROM nova_instance_id_mappings
+UNION ALL
+SELECT instance_uuid, 'a request specification' FROM nova_request_specs
+UNION ALL
+SELECT instance_uuid, 'a membership in a server group' FROM nova_instance_group_members;

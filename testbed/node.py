@@ -217,10 +217,9 @@ class Node:
         return None
 
     def _group(self, number: int) -> list[str]:
-        """What still lives of a service: a worker that dies later than the first of them keeps its port meanwhile."""
-        lines = self.run("ps", "-e", "-o", "pgid=,state=,pid=").split("\n")
-        found = [line.split() for line in lines if line.strip()]
-        return [pid for group, state, pid in found if group == str(number) and state != "Z"]
+        """What is left of a service: one that is dying keeps its port until its last thread has gone."""
+        found = (line.split() for line in self.run("ps", "-e", "-o", "pgid=,pid=").splitlines())
+        return [pid for group, pid in found if group == str(number)]
 
     def _state(self, number: int) -> str | None:
         with contextlib.suppress(OSError):

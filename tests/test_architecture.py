@@ -146,12 +146,13 @@ def test_a_check_reads_only_the_snapshot() -> None:
     for name in FILES:
         if name.startswith("checks/") and name != "checks/__init__.py":
             foreign = {full.split(".")[0] for full in imports(name, tree(name))} - {"cloudfsck", "__future__"}
-            assert foreign <= {"datetime"}, name
+            assert foreign <= {"collections", "datetime"}, name
 
 
 def test_what_is_pure_knows_of_no_source_and_no_act() -> None:
     for name in ("model", "tables", "snapshot", "checking", "scenario"):
         assert not drawn()[name] & {"sources", "acts", "remote", "cli"}, name
+    assert not drawn()["screen"] & {"sources", "remote", "state", "cli"}
 
 
 @pytest.mark.parametrize("name", sorted(PROGRAMS - {"demo/virsh.py"}))

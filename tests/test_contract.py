@@ -121,7 +121,7 @@ class Cloud:
         return row
 
     def fill(self, table: tables.Table) -> None:
-        if table.origin in self.end.lacks:
+        if table.origin in self.end.lacks or table.distinct:
             return
         row = {name: value for name, value in self.row(table).items() if value is not None}
         if table.origin == "cell_mappings":

@@ -64,7 +64,7 @@ def sqlite_database(path: Path, per: tables.Per, *without: str) -> sqlite3.Conne
     """A database with the tables and columns that are read, but for those named (table or table.column)."""
     db = sqlite3.connect(path)
     for table in tables.TABLES:
-        if table.per == per and table.origin and table.origin not in without:
+        if table.per == per and table.origin and not table.distinct and table.origin not in without:
             columns = [c for c in table.columns if c.name != "cell" and f"{table.origin}.{c.name}" not in without]
             extra = ", database_connection TEXT, transport_url TEXT" if table.origin == "cell_mappings" else ""
             declared = ", ".join(f'"{column.name}" {column.type}' for column in columns)
@@ -330,6 +330,25 @@ def test_build_requests_are_read_first_and_a_choice_of_tables_is_kept(plain: Cal
     assert [piece.table for piece in nova.read_api(api, [], Scope(), chosen)] == ["nova_host_mappings"]
     names = {table.name for table in tables.TABLES if table.per == "api"}
     assert {piece.table for piece in nova.read_api(api, [], Scope())} == names
+
+
+def test_what_is_distinct_comes_once_whoever_is_asked_for_and_no_grant_is_lost(plain: Callable[..., Database]) -> None:
+    api = plain("api")
+    with sqlite3.connect(api.url.removeprefix("sqlite:///")) as db:
+        db.executemany(
+            "INSERT INTO instance_mappings (id, instance_uuid, project_id) VALUES (?, ?, ?)",
+            [(1, SERVERS[0], "bank"), (2, SERVERS[1], "bank"), (3, SERVERS[2], "shop")],
+        )
+    db.close()
+    for scope in (Scope(), few(SERVERS[0])):
+        rows = read(nova.read_api(api, [], scope, frozenset({"nova_projects", "nova_instance_mappings"})))
+        assert sorted(row["project_id"] for row in rows["nova_projects"]) == ["bank", "shop"]
+        assert len(rows["nova_instance_mappings"]) == (3 if scope.whole else 1)
+    login = Login("ro", SECRET)
+    granted = nova.grants(Database("nova_api", "mysql://db1/nova_api", login), [])
+    (names,) = re.findall(r"table_name = 'instance_mappings'\s+AND column_name IN \((.*)\)\)", granted)
+    assert names.split(", ").count("'project_id'") == 1
+    assert "'instance_uuid'" in names
 
 
 def test_pieces_carry_their_keys_and_the_servers_clock(cell: tuple[Database, sqlite3.Connection]) -> None:

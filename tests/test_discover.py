@@ -324,6 +324,25 @@ def test_a_number_that_is_none_is_said(tmp_path: Path) -> None:
         written(root)
 
 
+@pytest.mark.parametrize(("given", "means"), [("604800", 604800), ("-1", 0), ("0", 0)])
+def test_when_soft_deleted_servers_are_reclaimed_is_known(tmp_path: Path, given: str, means: int) -> None:
+    """Nova never reclaims unless it is told to: what a nova.conf does not say is known as well."""
+    silent = written(lay(tmp_path / "silent", ALL))
+    assert loaded(silent).nova.reclaim_instance_interval == 0
+    assert "default" in line(silent, "reclaim_instance_interval")
+    said = NOVA.replace("= 120", f"= 120\nreclaim_instance_interval = {given}")
+    text = written(lay(tmp_path / "told", {**ALL, "etc/nova/nova.conf": said}))
+    assert loaded(text).nova.reclaim_instance_interval == means
+    assert line(text, "reclaim_instance_interval").endswith("/etc/nova/nova.conf")
+
+
+def test_an_interval_that_is_none_is_said(tmp_path: Path) -> None:
+    said = NOVA.replace("= 120", "= 120\nreclaim_instance_interval = a week")
+    root = lay(tmp_path, {**ALL, "etc/nova/nova.conf": said})
+    with pytest.raises(Trouble, match=r"nova.conf: \[DEFAULT\] reclaim_instance_interval is no number of seconds"):
+        written(root)
+
+
 def test_what_cannot_be_read_is_never_taken_for_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = lay(tmp_path, ALL)
     (root / "etc/designate/designate.conf").unlink()
@@ -598,6 +617,7 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
     text = text.replace(str(tmp_path / "cinder"), str(tmp_path / "none"))
     text = text.replace(f"sqlite:///{tmp_path / 'neutron'}", f"mysql+pymysql://neutron:{SECRET}@db")
     path.write_text(f'{text}\n[designate]\ndatabase = "sqlite:///{tmp_path / "designate"}"\n')
+    path.chmod(0o600)  # a password stands in it
     found = doctor(path, capsys, 8)
     assert {name for name, row in found.items() if row["state"] == "fault"} == {
         "cinder", "neutron", "placement", "designate",

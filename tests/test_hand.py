@@ -214,7 +214,7 @@ def stored(bed: Bed) -> Bed:
 # The program.
 
 
-@pytest.mark.parametrize("name", ["xml_digest", "measure", "qcow2_backing", "open_paths"])
+@pytest.mark.parametrize("name", ["xml_tree", "xml_digest", "measure", "qcow2_backing", "open_paths"])
 def test_both_programs_have_the_same_recipes(name: str) -> None:
     assert inspect.getsource(getattr(hand, name)) == inspect.getsource(getattr(probe, name))
 
@@ -646,6 +646,36 @@ def test_leftovers_of_nova_go_the_same_way(stored: Bed, suffix: str) -> None:
     assert told["outcome"] == "done"
     told = stored.ask("directory.restore", path=str(other), entry=ENTRY, was={"inode": seen["inode"]})
     assert told["outcome"] == "done"
+    assert stored.whole(other)
+
+
+def test_what_nova_had_begun_to_remove_goes_while_the_server_runs_beside_it(stored: Bed) -> None:
+    other = stored.path.with_name(SERVER + "_del")
+    stored.path.rename(other)
+    stored.path.mkdir()
+    (stored.path / "disk").write_bytes(b"its own")
+    stored.define(SERVER, str(stored.path / "disk"))
+    stored.process(77, "qemu-system-x86_64", "-uuid", SERVER, fd=str(stored.path / "disk"))
+
+    def ask() -> dict[str, Any]:
+        return stored.ask("directory.quarantine", path=str(other), entry=ENTRY, was=hand.measure(str(other)))
+
+    stored.process(78, "qemu-img", fd=str(other / "disk"))
+    assert "process 78" in ask()["why"]
+    assert other.exists()
+    shutil.rmtree(stored.proc / "78")
+    assert ask()["outcome"] == "done"
+    assert not other.exists()
+    assert (stored.path / "disk").read_bytes() == b"its own"
+
+
+@pytest.mark.parametrize("suffix", ["", "_resize"])
+def test_other_directories_stay_while_the_server_is_there(stored: Bed, suffix: str) -> None:
+    other = stored.path.with_name(SERVER + suffix)
+    stored.path.rename(other)
+    stored.define(SERVER, None)
+    told = stored.ask("directory.quarantine", path=str(other), entry=ENTRY, was=hand.measure(str(other)))
+    assert (told["outcome"], told["why"]) == ("refused", f"domain {SERVER} exists on this host")
     assert stored.whole(other)
 
 

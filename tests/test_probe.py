@@ -607,6 +607,7 @@ def test_what_is_held_open_in_which_entry(processes: Processes, tmp_path: Path) 
     assert {name: entry["open_by"] for name, entry in entries.items()} == {
         A: [10, 12], B: [11], C: [12], D: [13], "_base": [10],
     }  # fmt: skip
+    assert [(base["name"], base["open_by"]) for base in instances_of(real, held)["bases"]] == [("disk", [10])]
 
 
 def test_paths_as_nova_sees_them_count_too(
@@ -675,14 +676,14 @@ request = json.loads(sys.argv[1])
 if os.geteuid() == 0:
     os.seteuid(65534)
 try:
-    probe.read_instances(request, {})
+    probe.read_swtpm(request, request["proc"]) if "proc" in request else probe.read_instances(request, {})
 except Exception as error:
     print(probe.reason(error))
 """
 
 
 def as_nobody(**request: Any) -> str:
-    """Why the instances cannot be read without root's rights."""
+    """Why the instances, or with `proc` the states of TPMs, cannot be read without root's rights."""
     argv = [sys.executable, "-c", AS_NOBODY, json.dumps(request)]
     root = str(SOURCE.parents[2])
     return subprocess.run(argv, capture_output=True, text=True, check=True, cwd=root).stdout.rstrip("\n")
@@ -790,7 +791,7 @@ def test_entries(instances: Path) -> None:
     assert answer["path"] == answer["real"] == str(instances)
     assert answer["path_from"] == "configuration"
     assert answer["sharing"] == [{"host": "one", "seen": 1}, {"host": "two", "seen": 2.5}]
-    assert answer["device"] == instances.stat().st_dev
+    assert (answer["device"], answer["inode"]) == (instances.stat().st_dev, instances.stat().st_ino)
     assert answer["fsid"] == f"{os.statvfs(instances).f_fsid:x}"
 
 
@@ -816,6 +817,36 @@ def test_a_scope_keeps_the_images_that_need_its_directories(instances: Path) -> 
         f"{instances}/{A}/disk", f"{instances}/{A}/disk.config", f"{instances}/{A}_resize/disk",
         f"{instances}/{B}/disk",
     }  # fmt: skip
+
+
+def test_the_cache_of_images(instances: Path) -> None:
+    base = instances / "_base" / "f15b"
+    (instances / "_base" / "swap_1").write_bytes(b"raw")
+    (instances / "_base" / "folder").mkdir()
+    os.symlink(base, instances / "_base" / "link")
+    for name in (A + "_resize", B + "_del", f".cloudfsck/7-1-{C}/tree/{C}"):
+        (instances / name).mkdir(parents=True, exist_ok=True)
+        (instances / name / "disk").write_bytes(qcow2(os.fsencode(base)))
+    (instances / B / "disk.rescue").write_bytes(qcow2(os.fsencode(instances / "_base" / "link")))
+    os.utime(base, (1700000000, 1600000000))
+    for servers in (None, [D]):
+        found = {row["name"]: row for row in instances_of(instances, servers=servers)["bases"]}
+        assert set(found) == {"f15b", "swap_1"}
+        assert found["f15b"]["path"] == str(base)
+        assert [user[len(str(instances)) + 1 :] for user in found["f15b"]["users"]] == sorted([
+            f".cloudfsck/7-1-{C}/tree/{C}/disk", f"{A}/disk", f"{A}_resize/disk", f"{B}/disk.rescue", f"{B}_del/disk",
+        ])  # fmt: skip
+        assert found["f15b"]["changed"] == base.stat().st_ctime
+        assert (found["swap_1"]["users"], found["swap_1"]["open_by"]) == ([], [])
+
+
+def test_no_cache_of_images(instances: Path) -> None:
+    (instances / "_base" / "f15b").unlink()
+    assert instances_of(instances)["bases"] == []
+    (instances / "_base").rmdir()
+    assert instances_of(instances)["bases"] == []
+    (instances / "_base").touch()
+    assert instances_of(instances)["bases"] == []
 
 
 def test_names_that_are_no_text(instances: Path, tmp_path: Path) -> None:
@@ -988,6 +1019,78 @@ def test_kolla(etc: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Firmware.
+
+
+@pytest.fixture
+def libvirt(processes: Processes) -> Path:
+    """libvirt's own folder, as the first process of the host sees it."""
+    top = processes.path / "1" / "root" / "var/lib/libvirt"
+    (top / "swtpm").mkdir(parents=True)
+    (top / "qemu/nvram").mkdir(parents=True)
+    return top
+
+
+def test_states_of_tpms(processes: Processes, libvirt: Path) -> None:
+    for server in (A, B):
+        (libvirt / "swtpm" / server / "tpm2").mkdir(parents=True)
+        (libvirt / "swtpm" / server / "tpm2" / "tpm2-00.permall").write_bytes(b"keys")
+    (libvirt / "swtpm" / "lost+found").mkdir()
+    (libvirt / "swtpm" / (C + ".aside")).mkdir()
+    kolla = processes.path / "1/root/var/lib/docker/volumes/libvirtd/_data/swtpm" / D
+    kolla.mkdir(parents=True)
+    found = {row["server"]: row for row in probe.read_swtpm({}, str(processes.path))}
+    size = probe.measure(str(libvirt / "swtpm" / A))
+    assert found[A] == {
+        "server": A, "path": f"/var/lib/libvirt/swtpm/{A}", "bytes": size["bytes"], "changed": size["newest"] / 1e9,
+    }  # fmt: skip
+    assert found[D]["path"] == f"/var/lib/docker/volumes/libvirtd/_data/swtpm/{D}"
+    assert set(found) == {A, B, D}
+    assert [row["server"] for row in probe.read_swtpm({"servers": [B]}, str(processes.path))] == [B]
+
+
+def test_nvram_and_whose_it_is(processes: Processes, libvirt: Path, virsh: Recorded) -> None:
+    names = ["instance-0000002a_VARS.fd", "instance-0000002b_VARS.qcow2", "moved.fd", "left_VARS.fd"]
+    for name in names:
+        (libvirt / "qemu/nvram" / name).write_bytes(b"vars")
+    (libvirt / "qemu/nvram/folder").mkdir()
+    virsh.answers["list --all --name"] = "instance-0000002b\ninstance-0000002a\n\n"
+    virsh.read()
+    request = {"virsh": [str(virsh.path), "-c", "qemu:///system"], "servers": [A]}
+    domains: list[dict[str, Any]] = [{"name": "x", "nvram": "/elsewhere/moved.fd"}, {"name": "y", "nvram": None}]
+    found = {row["name"]: row for row in probe.read_nvram(request, str(processes.path), lambda: domains)}
+    assert {name: row["used_by"] for name, row in found.items()} == {
+        names[0]: ["instance-0000002a"], names[1]: ["instance-0000002b"], names[2]: ["x"], names[3]: [],
+    }  # fmt: skip
+    path = libvirt / "qemu/nvram" / names[0]
+    assert (found[names[0]]["path"], found[names[0]]["bytes"]) == (
+        f"/var/lib/libvirt/qemu/nvram/{names[0]}", path.stat().st_blocks * 512,
+    )  # fmt: skip
+    assert found[names[0]]["changed"] == path.stat().st_ctime
+
+
+def test_nvram_is_nobodys_only_where_libvirt_answers(processes: Processes, libvirt: Path, virsh: Recorded) -> None:
+    request: dict[str, Any] = {"virsh": [str(virsh.path), "-c", "qemu:///system"]}
+    assert probe.read_nvram(request, str(processes.path), list) == []
+    (libvirt / "qemu/nvram/instance-0000002a_VARS.fd").touch()
+    virsh.read()
+    with pytest.raises(probe.Unread, match="failed to get domain"):
+        probe.read_nvram(request, str(processes.path), list)
+    answer = run({"version": 1, "nonce": "n-1", "virsh": ["/none/virsh"], "proc": str(processes.path)}, True)
+    assert answer["failed"]["nvram"] == "which domains there are is not known: /none/virsh is not installed"
+    assert answer["swtpm"] == []
+
+
+def test_firmware_that_may_not_be_read_is_no_absence() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        top = Path(name) / "1/root/var/lib/libvirt/swtpm"
+        top.mkdir(parents=True)
+        top.chmod(0)
+        assert as_nobody(proc=name) == f"{top}: Permission denied"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The program.
 
 
@@ -1030,14 +1133,15 @@ def test_the_program_answers_between_its_marks(
     assert answer["processes"][0]["unnamed"] == 1
     assert answer["instances"]["entries"][0]["open_by"] == [10]
     assert set(answer) == {
-        "version", "clock", "hostname", "boot_id", "seconds", "failed", "domains", "processes", "instances",
+        "version", "clock", "hostname", "canonical", "boot_id", "seconds", "failed", "domains", "processes",
+        "instances", "swtpm", "nvram",
     }  # fmt: skip
 
 
 def test_a_version_that_is_not_spoken() -> None:
     answer = run({"version": 2, "nonce": "n-1"}, True)
-    assert set(answer["failed"]) == {"domains", "processes", "instances"}
-    assert not {"domains", "processes", "instances"} & set(answer)
+    assert set(answer["failed"]) == {"domains", "processes", "instances", "swtpm", "nvram"}
+    assert not set(answer["failed"]) & set(answer)
 
 
 @pytest.mark.parametrize("nonce", ["", "a b", "x\n", None, "end@@"])

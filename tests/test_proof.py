@@ -206,3 +206,37 @@ def test_migrations_that_are_gone_though_nothing_was_purged_are_a_sign_too(cloud
 def test_a_clock_far_from_ours_stops_repairs(cloud: Cloud) -> None:
     cloud.truth.db.execute("UPDATE ledger SET clock = clock + INTERVAL 6 MINUTE WHERE per = 'cell'")
     assert "the clock of cell1 and ours differ by more than five minutes" in cloud.plan().stops
+
+
+#: A deleted server that left two directories.
+DIRECTORIES = """
+    hosts cell1     c1
+    nova_instances  cell   id  uuid  host  deleted  deleted_at  cleaned
+                    cell1  1   s-1   c1    1        -9d         1
+    nova_instance_mappings  instance_uuid  cell_id
+                            s-1            cell1
+    instance_dirs   host  name        kind      server  path           inode  device  bytes  files  changed  uid  gid  mode  symlink  open_by
+                    c1    s-1         instance  s-1     /i/s-1         11     1       4096   2      -8d      0    0    493   false    []
+                    c1    s-1_resize  resize    s-1     /i/s-1_resize  12     1       4096   2      -8d      0    0    493   false    []
+"""  # noqa: E501
+
+
+def test_each_directory_of_a_server_is_held_for_itself(tmp_path: Path) -> None:
+    cloud = Cloud(tmp_path, DIRECTORIES)
+    assert set(cloud.faults()) == {"c1/s-1", "c1/s-1_resize"}
+    assert cloud.apply(cloud.plan()) == [("done", "s-1"), ("done", "s-1")]
+    holds = {hold.kind: hold for hold in cloud.state.holds()}
+    assert {kind: hold.check for kind, hold in holds.items()} == {
+        "directory": "nova-directory-of-deleted-server", "resize": "nova-resize-directory-left",
+    }  # fmt: skip
+    assert cloud.faults() == {}
+    for hold in holds.values():
+        cloud.state.release(hold.kind, hold.host, hold.server)
+    cloud.judge()
+    assert {(hold.kind, hold.check, hold.entry) for hold in cloud.state.holds()} == {
+        (kind, hold.check, hold.entry) for kind, hold in holds.items()
+    }, "what lies in quarantine is held again, each by its own check"
+    cloud.truth.db.execute("UPDATE ledger SET started = '2999-01-01', finished = '2999-01-01', clock = '2999-01-01'")
+    cloud.truth.db.execute("DELETE FROM quarantine WHERE entry = ?", [holds["resize"].entry])
+    cloud.judge()
+    assert [hold.kind for hold in cloud.state.holds()] == ["directory"]

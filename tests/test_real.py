@@ -600,7 +600,8 @@ def test_noise_is_tolerated_and_a_wrong_host_key_is_not(cloud: Cloud, user: User
     assert {gap["part"] for gap in ran.data["unknown"]} == {"compute5"}
     address = cloud.host("compute5").address
     assert {gap["why"] for gap in ran.data["unknown"]} == {
-        f"the host key of {address}:22 is not the one in known_hosts"
+        f"the host key of {address}:22 is not the one in known_hosts;"
+        " if the host was reinstalled, put its new key there"
     }
 
 

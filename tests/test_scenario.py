@@ -114,8 +114,7 @@ def test_worlds_together_keep_out_of_each_other() -> None:
     for snapshot in worlds.together():
         for name, check in worlds.CHECKS.items():
             for row in snapshot.rows(check.query):
-                host, rest = row["key"].split("/", 1)
-                together.setdefault(worlds.where(row["key"]), set()).add((name, f"{host[5:]}/{rest}"))
+                together.setdefault(worlds.where(row["key"]), set()).add((name, row["key"]))
     for title, (name, case) in worlds.SCENARIOS.items():
         found = {key for check, key in together.get(title, set()) if check == name}
         plain = {key.replace(f"w{list(worlds.ALL).index(title):03}.", "") for key in found}

@@ -46,8 +46,13 @@ class Quarantine:
     destroys: ClassVar[bool] = False
 
     @property
+    def what(self) -> str:
+        return what(self.directory.path)
+
+    @property
     def entry(self) -> str:
-        """A name that no other directory of this server ever has."""
+        """A name that no other directory of this server ever has: not that of the same kind after it, which has another
+        newest change, nor `_resize` or `_del` beside it, which have another inode."""
         return f"{self.directory.inode}-{self.directory.newest}-{self.server}"
 
     @property
@@ -68,7 +73,7 @@ class Quarantine:
         here = "host = ? AND path = ? AND inode = ? AND newest = ?"
         if db.execute(f"SELECT count(*) FROM instance_dirs WHERE {here}", given).fetchone() != (1,):
             raise Moved(f"{self}: it is not there as it was")
-        stands(db, self, "directory", None)
+        stands(db, self, self.what, None)
         db.execute(f"DELETE FROM instance_dirs WHERE {here}", given)
         aside = _aside(was.path, self.entry)
         db.execute(
@@ -78,7 +83,7 @@ class Quarantine:
             [self.host, self.entry, self.server, aside, was.path, was.inode, was.bytes, was.files, was.newest],
         )
         _images_follow(db, self.host, was.path, aside)
-        moved_on(db, self, "directory", None, Standing("quarantined"), self.entry)
+        moved_on(db, self, self.what, None, Standing("quarantined"), self.entry)
 
     def __str__(self) -> str:
         return f"quarantine {self.directory.path} on {self.host} ({size(self.directory.bytes)})"
@@ -98,6 +103,10 @@ class Restore:
     destroys: ClassVar[bool] = False
 
     @property
+    def what(self) -> str:
+        return what(self.directory.path)
+
+    @property
     def order(self) -> Mapping[str, Any]:
         return _way_out(self.kind, self.server, self.directory.path, self.entry, self.directory.inode)
 
@@ -112,10 +121,10 @@ class Restore:
         _leave(db, self, self.entry)
         was = self.directory
         db.execute(
-            "INSERT INTO instance_dirs VALUES (?, ?, 'instance', ?, ?, ?, ?, ?, ?, ?, make_timestamp(? // 1000),"
+            "INSERT INTO instance_dirs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, make_timestamp(? // 1000),"
             " ?, ?, ?, FALSE, [])",
-            [self.host, was.path.rsplit("/", 1)[1], self.server, was.path, was.inode, was.device, was.bytes, was.files,
-             was.newest, was.newest, was.uid, was.gid, was.mode],
+            [self.host, was.path.rsplit("/", 1)[1], _KINDS[self.what], self.server, was.path, was.inode, was.device,
+             was.bytes, was.files, was.newest, was.newest, was.uid, was.gid, was.mode],
         )  # fmt: skip
         _images_follow(db, self.host, _aside(was.path, self.entry), was.path)
 
@@ -139,6 +148,10 @@ class Remove:
     destroys: ClassVar[bool] = True
 
     @property
+    def what(self) -> str:
+        return what(self.path)
+
+    @property
     def order(self) -> Mapping[str, Any]:
         return _way_out(self.kind, self.server, self.path, self.entry, self.inode)
 
@@ -160,6 +173,15 @@ class Remove:
         return f"remove {self.path} from quarantine on {self.host} for good ({size(self.bytes)})"
 
 
+#: How instance_dirs calls what a hold calls so.
+_KINDS = {"directory": "instance", "resize": "resize", "del": "del"}
+
+
+def what(path: str) -> str:
+    """What a server's directory is, by its name: directory, resize or del."""
+    return {"resize": "resize", "del": "del"}.get(path.rsplit("_", 1)[-1], "directory")
+
+
 def _way_out(kind: str, server: str, path: str, entry: str, inode: int) -> Mapping[str, Any]:
     return {"do": kind, "server": server, "path": path, "entry": entry, "was": {"inode": inode}}
 
@@ -168,9 +190,9 @@ def _leave(db: Any, act: Restore | Remove, entry: str) -> None:
     given = [act.host, entry]
     if db.execute("SELECT count(*) FROM quarantine WHERE host = ? AND entry = ?", given).fetchone() != (1,):
         raise Moved(f"{act}: it is not in quarantine")
-    stands(db, act, "directory", Standing("quarantined"))
+    stands(db, act, act.what, Standing("quarantined"))
     db.execute("DELETE FROM quarantine WHERE host = ? AND entry = ?", given)
-    moved_on(db, act, "directory", Standing("quarantined"), None)
+    moved_on(db, act, act.what, Standing("quarantined"), None)
 
 
 def _aside(path: str, entry: str) -> str:

@@ -18,6 +18,7 @@ class Pause:
     """Suspend a running domain; its memory is kept."""
 
     kind: ClassVar[str] = "domain.pause"
+    what: ClassVar[str] = "domain"
     host: str
     server: str
     run: int
@@ -59,6 +60,7 @@ class Resume:
     """Take a Pause back."""
 
     kind: ClassVar[str] = "domain.resume"
+    what: ClassVar[str] = "domain"
     host: str
     server: str
     run: int
@@ -93,6 +95,7 @@ class Hold:
     """Take in a domain that somebody else paused or shut off: look that it still is so, and let its time begin."""
 
     kind: ClassVar[str] = "domain.hold"
+    what: ClassVar[str] = "domain"
     host: str
     server: str
     run: int | None
@@ -137,6 +140,7 @@ class Release:
     """Take a Hold back: nothing changes on the host."""
 
     kind: ClassVar[str] = "domain.release"
+    what: ClassVar[str] = "domain"
     host: str
     server: str
     run: int | None
@@ -171,6 +175,7 @@ class Stop:
     """Destroy (power off) a paused domain that stays defined; its memory is lost, its definition is saved first."""
 
     kind: ClassVar[str] = "domain.stop"
+    what: ClassVar[str] = "domain"
     host: str
     server: str
     run: int
@@ -215,6 +220,7 @@ class Start:
     """Take a Stop back: the domain starts anew, paused, with the memory of a guest that was just switched on."""
 
     kind: ClassVar[str] = "domain.start"
+    what: ClassVar[str] = "domain"
     host: str
     server: str
     since: str
@@ -252,6 +258,7 @@ class Undefine:
     """Undefine a domain that has stood stopped long enough; its definition and NVRAM are saved on the host first."""
 
     kind: ClassVar[str] = "domain.undefine"
+    what: ClassVar[str] = "domain"
     host: str
     server: str
     xml_sha256: str
@@ -291,6 +298,7 @@ class Define:
     """Take an Undefine back, from what was saved on the host; a saved memory image does not come back."""
 
     kind: ClassVar[str] = "domain.define"
+    what: ClassVar[str] = "domain"
     host: str
     server: str
     saved: str

@@ -23,6 +23,7 @@ CHECK = Check(
     query="""
         SELECT d.host || '/' || d.uuid AS key, d.uuid AS server, s.name, s.project, s.cell, s.deleted_at,
                s.host AS last_host, d.host, d.name AS domain, d.state, d.id AS run, d.persistent, d.xml_sha256,
+               'nova-compute looks only for servers that are not archived' AS nova_will,
                [d.host] AS hosts, NULL AS cells,
                greatest(s.deleted_at, g.started) AS since,
                CASE WHEN g.started > s.deleted_at THEN 'host:' || d.host ELSE 'cell:' || s.cell END AS clock,

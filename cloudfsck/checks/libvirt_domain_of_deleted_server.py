@@ -25,6 +25,8 @@ CHECK = Check(
     query="""
         SELECT d.host || '/' || d.uuid AS key, d.uuid AS server, s.name, s.project, s.cell, s.deleted_at, s.updated_at,
                s.host AS last_host, d.host, d.name AS domain, d.state, d.id AS run, d.persistent, d.xml_sha256,
+               coalesce(n.why, 'nova-compute on ' || d.host || ' reaps it within half an hour, if it is told to'
+                        || ' (running_deleted_instance_action)') AS nova_will,
                [d.host] AS hosts,
                CASE WHEN p.cell IS NOT NULL AND m.cell IS NOT NULL
                     THEN list_sort(list_distinct([p.cell, m.cell, s.cell])) END AS cells,

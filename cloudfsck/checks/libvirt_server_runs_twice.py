@@ -28,14 +28,15 @@ CHECK = Check(
             SELECT d.uuid, d.host, d.name, d.state, d.id, d.persistent, d.xml_sha256, h.rung, h.since
               FROM libvirt_domains d
               LEFT JOIN held_domains h ON h.host = d.host AND h.server = d.uuid
-             WHERE (d.state IN ('running', 'paused') OR h.rung = 'stopped')
+             WHERE (d.state IN ('running', 'paused')
+                    OR h.rung = 'stopped' AND h.held_by IS DISTINCT FROM 'libvirt-domain-on-wrong-host')
                AND d.job IS NULL
             UNION ALL
             SELECT q.uuid, q.host, q.name, 'unknown to libvirt', NULL, NULL, NULL, NULL, NULL
               FROM qemu_processes q
              WHERE NOT EXISTS (SELECT 1 FROM libvirt_domains d WHERE d.host = q.host AND d.uuid = q.uuid)),
         evacuations AS (
-            SELECT m.cell, m.instance_uuid, m.source_compute, m.dest_compute, m.updated_at AS evacuated_at
+            SELECT m.cell, m.instance_uuid, m.source_compute, m.dest_compute, m.updated_at AS evacuated_at, m.status
               FROM nova_migrations m
              WHERE m.migration_type = 'evacuation' AND m.status IN ('done', 'completed') AND coalesce(m.deleted, 0) = 0
                AND NOT EXISTS (SELECT 1 FROM nova_migrations l WHERE l.cell = m.cell
@@ -43,6 +44,8 @@ CHECK = Check(
         SELECT c.host || '/' || c.uuid AS key, c.uuid AS server, s.name, s.project, s.cell, s.vm_state, s.updated_at,
                s.host AS nova_host, c.host, c.name AS domain, c.state, c.id AS run, c.persistent, c.xml_sha256,
                e.evacuated_at, others.hosts AS also_on,
+               if(e.status = 'done', 'nova-compute on ' || c.host || ' removes it when it starts',
+                  'nova-compute removes only what an open record of an evacuation names') AS nova_will,
                list_sort(list_distinct(list_concat(others.hosts, [c.host, s.host]))) AS hosts,
                CASE WHEN p.cell IS NOT NULL AND m.cell IS NOT NULL AND others.mapped
                     THEN list_sort(list_distinct(list_concat(others.cells, [p.cell, m.cell, s.cell]))) END AS cells,

@@ -20,49 +20,24 @@ CHECK = Check(
     text=__doc__,
     accused=("instance_dirs", "quarantine"),
     query="""
-        WITH gone AS (
-            SELECT server, name, project, cell, host, deleted_at
-              FROM deleted_servers
-            UNION ALL
-            SELECT server, name, project, cell, host, deleted_at FROM archived_servers),
-        directories AS (
-            SELECT e.host, e.server, e.name, e.path, e.inode, e.device, e.bytes, e.files, e.newest, e.changed, e.uid,
-                   e.gid, e.mode, NULL AS entry, NULL AS rung, NULL AS rung_since,
-                   CASE WHEN e.symlink THEN 'it is a symbolic link' END AS obstacle
-              FROM instance_dirs e
-             WHERE e.kind = 'instance'
-               AND len(e.open_by) = 0
-            UNION ALL
-            SELECT q.host, q.server, q.entry, q.was_path, q.inode, NULL, q.bytes, q.files, q.newest, q.at, NULL, NULL,
-                   NULL, q.entry, 'quarantined', coalesce(h.since, q.at),
-                   CASE WHEN NOT q.manifest_ok THEN 'the manifest of its quarantine cannot be read' END
-              FROM quarantine q
-              LEFT JOIN holds h ON h.host = q.host AND h.entry = q.entry)
-        SELECT e.host || '/' || e.name AS key, e.server, g.name, g.project, g.cell, g.deleted_at, g.host AS last_host,
-               e.host, e.path, e.inode, e.device, e.bytes, e.files, e.newest, e.uid, e.gid, e.mode, e.entry,
-               CASE WHEN t.alone THEN [e.host] END AS hosts,
+        SELECT e.host || '/' || e.object AS key, e.server, g.name, g.project, g.cell, g.deleted_at, g.host AS last_host,
+               e.host, e.seen_on, e.path, e.inode, e.device, e.bytes, e.files, e.newest, e.uid, e.gid, e.mode, e.entry,
+               coalesce(g.nova_will, 'nothing: nova-compute looks only on the last host of the server, and not after '
+                                     || t.delete_attempts || ' attempts') AS nova_will,
+               CASE WHEN e.alone THEN [e.host] END AS hosts,
                CASE WHEN p.cell IS NOT NULL AND m.cell IS NOT NULL
                     THEN list_sort(list_distinct([p.cell, m.cell, g.cell])) END AS cells,
                greatest(e.changed, g.deleted_at) AS since,
                CASE WHEN e.changed > g.deleted_at THEN 'host:' || e.host ELSE 'cell:' || g.cell END AS clock,
-               CASE WHEN NOT t.alone THEN 'its instances path may be shared with other hosts'
-                    ELSE coalesce(e.obstacle, n.why) END AS by_hand,
-               e.rung, e.rung_since
+               e.obstacle AS by_hand, e.rung, e.rung_since
           FROM directories e
-          JOIN gone g ON g.server = e.server
-          JOIN instances_storage t ON t.host = e.host
+          JOIN gone_servers g ON g.server = e.server
+          CROSS JOIN nova_settings t
           LEFT JOIN mapped_servers p ON p.server = e.server
           LEFT JOIN mapped_hosts m ON m.host = e.host
-          LEFT JOIN host_obstacles n ON n.host = e.host
-         WHERE NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = e.server)
-           AND NOT EXISTS (SELECT 1 FROM compute_services c WHERE c.host = e.host AND c.just_down)
-           AND NOT EXISTS (SELECT 1 FROM libvirt_domains d JOIN instances_storage o ON o.host = d.host
-                            WHERE d.uuid = e.server AND o.storage = t.storage)
-           AND NOT EXISTS (SELECT 1 FROM qemu_processes q JOIN instances_storage o ON o.host = q.host
-                            WHERE q.uuid = e.server AND o.storage = t.storage)
-           AND NOT EXISTS (SELECT 1 FROM disk_images i JOIN instances_storage o ON o.host = i.host
-                            WHERE i.backing_server = e.server AND i.server IS DISTINCT FROM e.server
-                              AND o.storage = t.storage)
+         WHERE e.kind = 'instance'
+           AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = e.server)
+           AND NOT EXISTS (SELECT 1 FROM storage_guests d WHERE d.server = e.server AND d.storage = e.storage)
            AND NOT EXISTS (SELECT 1 FROM unfinished_deletions u WHERE u.server = e.server AND u.host = e.host)
     """,
     repair=lambda row: [next_step(row)],
@@ -243,7 +218,7 @@ CHECK = Check(
                             c1    s-6_resize  resize  s-6  /i/s-6_resize  16  1  4096   2      -8d      0    0    493   false    []
                             c1    s-6_del     del     s-6  /i/s-6_del     17  1  4096   2      -8d      0    0    493   false    []
             disk_images     host  path         server  format  inode  backing      backing_server
-                            c1    /i/s-5/disk  s-5     qcow2   21     /i/s-4/disk  s-4
+                            c1    /i/s-5/disk  s-5     qcow2   21     /a-link/disk s-4
             """),
         Scenario(
             "nova-compute still deletes it: four attempts, less than a day", """

@@ -42,8 +42,8 @@ def _write(file: Path, per: tables.Per, rows: Rows) -> None:
     with sqlite3.connect(file) as db:
         db.execute("PRAGMA synchronous = OFF")
         for table in tables.TABLES:
-            if table.per != per or not table.origin:
-                continue
+            if table.per != per or not table.origin or table.distinct:
+                continue  # what is distinct is of a table that another of ours has
             made_up = {"cell"}  # the part of the snapshot's table, or what its source works out
             columns = {c.name: _TYPES[c.type] for c in table.columns if c.name not in made_up}
             columns |= dict.fromkeys(_MORE.get(table.origin, ()), "TEXT")

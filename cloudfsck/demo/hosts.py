@@ -68,6 +68,7 @@ def _host(place: Path, host: str, now: dt.datetime) -> None:
     (proc / "stat").write_text(f"cpu  1 0 1 1 0 0 0 0 0 0\nbtime {boot}\nprocesses 4711\n")
     (proc / "sys/kernel/random").mkdir(parents=True)
     (proc / "sys/kernel/random/boot_id").write_text(cloud.ident("boot", host) + "\n")
+    (proc / "sys/kernel/hostname").write_text(cloud.NODES[host] + "\n")
     (proc / "1/fd").mkdir(parents=True)
     (proc / "1/cmdline").write_bytes(b"/sbin/init\0")
     (proc / "1/stat").write_text("1 (systemd) S 0 1 1 " + "0 " * 48 + "\n")

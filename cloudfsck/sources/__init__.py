@@ -201,7 +201,7 @@ class Sources:
         ), place
 
     def _hosts(self, roster: Roster, names: Iterable[str], servers: frozenset[str] | None) -> Iterator[list[Piece]]:
-        known, unknown = [], []
+        known, unknown, called = [], [], {}
         for name in names:
             if name not in roster.hosts:
                 unknown.append(name)
@@ -218,10 +218,12 @@ class Sources:
                 "proc": place.proc,
             }
             known.append((target, request))
+            if own := place.hostname or roster.hosts[name].node:
+                called[name] = own
         if unknown:
             yield hypervisors.gaps(unknown, "Nova does not know this host any more")
         if known:
-            yield from hypervisors.read(known, self.config.read.ssh, servers)
+            yield from hypervisors.read(known, self.config.read.ssh, servers, called)
 
     def _databases(self, snapshot: Snapshot, scope: Scope, progress: Progress) -> None:
         progress("databases", 0, 1)
@@ -292,7 +294,12 @@ class Sources:
         now = _now()
         settings = [
             {"name": name, "value": getattr(self.config.nova, name)}
-            for name in ("service_down_time", "long_rpc_timeout", "maximum_instance_delete_attempts")
+            for name in (
+                "service_down_time",
+                "long_rpc_timeout",
+                "maximum_instance_delete_attempts",
+                "reclaim_instance_interval",
+            )
         ]
         yield Piece("settings", "", pa.Table.from_pylist(settings), None, None, now, now)
         held = [

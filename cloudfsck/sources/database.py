@@ -259,7 +259,8 @@ class Reading:
         conditions = [table.where.replace("{key}", self._quoted("key")).replace(":", "\\:")] if table.where else []
         conditions += [condition] if condition else []
         where = f" WHERE {' AND '.join(f'({each})' for each in conditions)}" if conditions else ""
-        return f"SELECT {names} FROM {self._quoted(table.origin)}{where}"
+        distinct = "DISTINCT " if table.distinct else ""
+        return f"SELECT {distinct}{names} FROM {self._quoted(table.origin)}{where}"
 
     def _resolve(self, table: tables.Table) -> Sequence[tables.Column] | None:
         """The columns that are there; None for a late table that is provably not there."""

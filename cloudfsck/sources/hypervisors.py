@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any
@@ -26,6 +27,9 @@ PARTS: dict[str, str | None] = {
     "instance_dirs": "instances",
     "disk_images": "instances",
     "quarantine": "instances",
+    "base_images": "instances",
+    "swtpm_states": "swtpm",
+    "nvram_files": "nvram",
 }
 
 _ARROW = {
@@ -49,11 +53,13 @@ _SCHEMAS = {
 
 
 def read(
-    hosts: Iterable[tuple[Target, Mapping[str, Any]]], ssh: Ssh | None, servers: frozenset[str] | None
-) -> Iterator[list[Piece]]:
+    hosts: Iterable[tuple[Target, Mapping[str, Any]]], ssh: Ssh | None, servers: frozenset[str] | None,
+    names: Mapping[str, str] | None = None,
+) -> Iterator[list[Piece]]:  # fmt: skip
     """Ask each host and yield its pieces as its answer comes; a host that does not answer gives gaps.
 
-    Each host comes with what its request says beside the scope: virsh, nova_conf, instances_path, proc.
+    Each host comes with what its request says beside the scope: virsh, nova_conf, instances_path, proc.  `names` are
+    the machines' own names where they are known: another machine that answers is not believed.
     """
     program = files("cloudfsck.sources").joinpath("probe.py").read_text(encoding="utf-8")
     asked = [
@@ -62,14 +68,20 @@ def read(
     ]
     started = _now()
     for host, answer in remote.ask(asked, program, ssh):
-        yield _pieces(host, answer, started, servers)
+        yield _pieces(host, answer, started, servers, (names or {}).get(host))
 
 
-def _pieces(host: str, answer: remote.Answer, started: dt.datetime, servers: frozenset[str] | None) -> list[Piece]:
+def _pieces(
+    host: str, answer: remote.Answer, started: dt.datetime, servers: frozenset[str] | None, name: str | None = None
+) -> list[Piece]:
     finished = _now()
     if isinstance(answer, Failure):
         return gaps([host], answer.why, started)
     try:
+        said = answer["hostname"]
+        if name is not None and not any(_same_machine(name, own) for own in (said, answer["canonical"])):
+            why = f"it answers as {said!r}, and is known as {name!r}: see its address; if it is the right machine,"
+            return gaps([host], f"{why} say hostname = {json.dumps(said)} under [host.{host}]", started)
         clock = _date(answer["clock"])
         failed = dict(answer["failed"])
         rows = _rows(answer)
@@ -81,8 +93,14 @@ def _pieces(host: str, answer: remote.Answer, started: dt.datetime, servers: fro
             )
             for name, part in PARTS.items()
         ]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, pa.ArrowException) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, OSError, pa.ArrowException) as error:
         return gaps([host], f"its answer is not understood: {type(error).__name__}: {error}", started)
+
+
+def _same_machine(name: str, said: str) -> bool:
+    """Whether a machine that says so of itself has that name; it may call itself by the first part of it alone."""
+    one, other = (text.lower().rstrip(".") for text in (name, said))
+    return one == other or (one.partition(".")[0] == other.partition(".")[0] and not ("." in one and "." in other))
 
 
 def gaps(hosts: Iterable[str], why: str, started: dt.datetime | None = None) -> list[Piece]:
@@ -122,12 +140,20 @@ def _rows(answer: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             {**_only("quarantine", entry), "at": None if entry["at"] is None else _date(entry["at"])}
             for entry in found["quarantine"]
         ]
+        rows["base_images"] = [_dated("base_images", image) for image in found["bases"]]
+    for table, part in (("swtpm_states", "swtpm"), ("nvram_files", "nvram")):
+        if part not in answer["failed"]:
+            rows[table] = [_dated(table, item) for item in answer[part]]
     return rows
 
 
 def _only(table: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of the table.  Raises KeyError on one that the answer lacks: no default hides an absence."""
     return {name: given[name] for name in _SCHEMAS[table].names}
+
+
+def _dated(table: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_only(table, given), "changed": _date(given["changed"])}
 
 
 def _date(seconds: float) -> dt.datetime:

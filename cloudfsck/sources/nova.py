@@ -10,6 +10,7 @@ import datetime as dt
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -173,7 +174,7 @@ def _read_part(table: tables.Table) -> tables.Table:
     if table.name != "nova_cell_mappings":
         return table
     columns = tuple(column for column in table.columns if column.name != _CELL)
-    return tables.Table(table.name, table.per, table.text, columns, table.key, table.origin, table.where, table.late)
+    return replace(table, columns=columns)
 
 
 def _named(piece: Piece, cells: Sequence[Database]) -> Piece:
@@ -243,12 +244,11 @@ def grants(
 
 def _columns(per: tables.Per) -> dict[str, list[str]]:
     """The columns that are read, by the table's name in the database."""
-    found = {
-        table.origin: [
-            column.name for column in _read_part(table).columns if table.part is None or column.name != "cell"
-        ]
-        for table in _tables(per)
-    }
+    found: dict[str, list[str]] = {}
+    for table in _tables(per):
+        columns = found.setdefault(table.origin, [])
+        read = [column.name for column in _read_part(table).columns if table.part is None or column.name != "cell"]
+        columns += [name for name in read if name not in columns]
     if per == "api":
         found["cell_mappings"] = [*found["cell_mappings"], "database_connection"]
     return found

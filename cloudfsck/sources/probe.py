@@ -28,6 +28,14 @@ from xml.etree import ElementTree
 # Recipes held equal with the acting program by a test: each stands alone.
 
 
+def xml_tree(xml_text: str) -> ElementTree.Element:
+    """The XML of a domain.  libvirt writes no DOCTYPE, and only by one can a small text expand without end."""
+    if "<!DOCTYPE" in xml_text:
+        raise ElementTree.ParseError("it has a DOCTYPE, which libvirt never writes")
+    # The encoding is ours, whatever the text says of it.
+    return ElementTree.fromstring(xml_text.encode("utf-8", "surrogateescape"), ElementTree.XMLParser(encoding="utf-8"))
+
+
 def xml_digest(xml_text: str) -> str:
     """The sha256 of a domain's XML, whatever its indentation, attribute order, comments, prefixes and CDATA marks."""
     digest = hashlib.sha256()
@@ -37,7 +45,7 @@ def xml_digest(xml_text: str) -> str:
         digest.update(b"%d:" % len(piece))
         digest.update(piece)
 
-    todo = [ElementTree.fromstring(xml_text.encode("utf-8", "surrogateescape"))]
+    todo = [xml_tree(xml_text)]
     while todo:
         element = todo.pop()
         children = list(element)
@@ -319,6 +327,14 @@ class Virsh:
             raise Unread("{}: {}".format(" ".join(self.argv), reason))
         return uuids_of(answers)
 
+    def names(self) -> Set[str]:
+        """The names of all domains, or why they are not to be had."""
+        answers, said = self.ask(["uri", "list --all --name"], LIST_SECONDS)
+        if not answers[0].strip() or re.search(r"^error:", said, re.MULTILINE):
+            reason = said.replace("\n", "; ") or "libvirt does not answer"
+            raise Unread("{}: {}".format(" ".join(self.argv), reason))
+        return {line.strip() for line in answers[1].splitlines() if line.strip()}
+
 
 def uuids_of(answers: List[str]) -> Dict[str, Set[str]]:
     """The sets of domains behind the answers to QUESTIONS."""
@@ -328,19 +344,21 @@ def uuids_of(answers: List[str]) -> Dict[str, Set[str]]:
 QUESTIONS = ["uri"] + [LISTS[key] for key in sorted(LISTS)]
 
 
-def read_domains(request: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """All domains of this host, or those of the scope."""
-    candidates = [request["virsh"]] if request.get("virsh") else list(VIRSH)
+def find_virsh(request: Dict[str, Any]) -> Tuple[Virsh, Dict[str, Set[str]]]:
+    """The virsh that answers on this host, and its lists."""
     reasons = []  # type: List[str]
-    for argv in candidates:
+    for argv in [request["virsh"]] if request.get("virsh") else list(VIRSH):
         try:
             virsh = Virsh(argv)
-            lists = virsh.lists()
-            break
+            return virsh, virsh.lists()
         except Unread as error:
             reasons.append(str(error))
-    else:
-        raise Unread("; ".join(reasons))
+    raise Unread("; ".join(reasons))
+
+
+def read_domains(request: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """All domains of this host, or those of the scope."""
+    virsh, lists = find_virsh(request)
     scope = request.get("servers")
     found = {}  # type: Dict[str, Dict[str, Any]]
     said = ""
@@ -407,7 +425,7 @@ def describe(uuid: str, text: Dict[str, str], lists: Dict[str, Set[str]], said: 
     for key in ("live", "kept"):
         if key in text:
             try:
-                trees[key] = ElementTree.fromstring(text[key].encode("utf-8", "surrogateescape"))
+                trees[key] = xml_tree(text[key])
             except (ElementTree.ParseError, UnicodeError) as error:
                 raise Unread(f"domain {uuid}: virsh dumpxml gives no XML: {error}") from None
     first = trees.get("live", trees.get("kept"))
@@ -669,6 +687,7 @@ KOLLA_VOLUMES = (
 LOCAL = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "reiserfs", "jfs", "tmpfs", "ramfs", "overlay")
 KINDS = {"": "instance", "_resize": "resize", "_del": "del"}
 QUARANTINE = ".cloudfsck"
+BASE = "_base"
 
 
 def read_options(text: str) -> Dict[Tuple[str, str], str]:
@@ -828,7 +847,7 @@ def server_of(name: str) -> Tuple[str, Optional[str]]:
     for suffix, kind in KINDS.items():
         if len(name) == 36 + len(suffix) and name.endswith(suffix) and UUID.match(name):
             return kind, name[:36]
-    return {"_base": "base", QUARANTINE: "quarantine"}.get(name, "other"), None
+    return {BASE: "base", QUARANTINE: "quarantine"}.get(name, "other"), None
 
 
 def is_time(value: Any) -> bool:
@@ -966,19 +985,58 @@ def read_quarantine(folder: str) -> Iterator[Dict[str, Any]]:
         }
 
 
+def read_bases(real: str, images: List[Dict[str, Any]], opened: Dict[str, Set[int]]) -> Iterator[Dict[str, Any]]:
+    """Nova's cache of images: each file, and what stands on it; `images` are all of this host, whatever the scope."""
+    folder = os.path.join(real, BASE)
+    try:
+        if not stat.S_ISDIR(os.lstat(folder).st_mode):
+            return
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    users = {}  # type: Dict[str, Set[str]]
+    for image in images:
+        if image["backing"] is not None and image["backing"].startswith("/"):
+            users.setdefault(os.path.realpath(image["backing"]), set()).add(image["path"])
+    for name in names:
+        path = os.path.join(folder, name)
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(found.st_mode):
+            continue
+        yield {
+            "name": name,
+            "path": path,
+            "inode": found.st_ino,
+            "bytes": found.st_blocks * 512,
+            # Nova's own clock for them: it touches what is in use (nova/virt/libvirt/imagecache.py: _mark_in_use).
+            "changed": max(found.st_mtime, found.st_ctime),
+            "users": sorted(users.get(path, ())),
+            "open_by": sorted(opened.get(name, ())),
+        }
+
+
 class Holders:
-    """Which processes hold something inside which entry."""
+    """Which processes hold something inside which entry, or a file of Nova's cache of images."""
 
     def __init__(self, path: str, real: str, device: int, names: Iterable[str]) -> None:
         self.prefixes = (real.rstrip("/") + "/", path.rstrip("/") + "/")
         self.device = device
         self.names = {name for name in names if server_of(name)[1]}
         self.pids = {}  # type: Dict[str, Set[int]]
+        self.bases = {}  # type: Dict[str, Set[int]]
 
     def see(self, pid: int, link: str, path: str) -> None:
-        name = self.entry(link, path[: -len(GONE)] if path.endswith(GONE) else path)
+        plain = path[: -len(GONE)] if path.endswith(GONE) else path
+        name = self.entry(link, plain)
         if name:
             self.pids.setdefault(name, set()).add(pid)
+        # Whatever another mount namespace calls the folder above: a file too many is held, never one too few.
+        steps = plain.split("/")
+        if BASE in steps[:-1]:
+            self.bases.setdefault(steps[-1], set()).add(pid)
 
     def entry(self, link: str, path: str) -> Optional[str]:
         for prefix in self.prefixes:
@@ -1047,6 +1105,7 @@ def read_instances(request: Dict[str, Any], held: Dict[int, List[Tuple[str, str]
         images.extend(read_images(row["path"], row["server"]))
     for image in images:
         image["backing"], image["backing_server"] = place(image["backing"], path, real)
+    bases = list(read_bases(real, images, holders.bases))
     if scope is not None:
         images = [image for image in images if image["server"] in scope or image["backing_server"] in scope]
         quarantine = [row for row in quarantine if row["server"] in scope]
@@ -1054,6 +1113,7 @@ def read_instances(request: Dict[str, Any], held: Dict[int, List[Tuple[str, str]
         "path": path,
         "real": real,
         "path_from": path_from,
+        "inode": top.st_ino,
         "device": top.st_dev,
         "fsid": filesystem_id(real),
         "fstype": mount["fstype"],
@@ -1062,6 +1122,7 @@ def read_instances(request: Dict[str, Any], held: Dict[int, List[Tuple[str, str]
         "sharing": read_sharing(real),
         "entries": entries,
         "images": images,
+        "bases": bases,
         "quarantine": quarantine,
     }
 
@@ -1081,6 +1142,74 @@ def place(backing: Optional[str], path: str, real: str) -> Tuple[Optional[str], 
     if steps[0] == QUARANTINE:
         return backing, steps[3][:36] if len(steps) > 3 and server_of(steps[3])[1] else None
     return backing, server_of(steps[0])[1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Firmware: what libvirt keeps of a guest outside of its definition and its disks.
+
+LIBVIRT = (
+    "/var/lib/libvirt",
+    # Kolla's volume for its libvirt container.
+    "/var/lib/docker/volumes/libvirtd/_data",
+    "/var/lib/containers/storage/volumes/libvirtd/_data",
+)
+
+
+def libvirt_folders(proc: str, inside: str) -> Iterator[Tuple[str, str]]:
+    """The entries of a folder below libvirt's own, wherever it is here: (path as this host has it, path to open).
+
+    Where /proc is another host's, so is the root: what its first process sees.
+    """
+    root = "" if os.path.normpath(proc) == "/proc" else os.path.join(proc, "1", "root")
+    for folder in LIBVIRT:
+        here = os.path.join(folder, inside)
+        try:
+            names = sorted(os.listdir(root + here))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            yield os.path.join(here, name), os.path.join(root + here, name)
+
+
+def read_swtpm(request: Dict[str, Any], proc: str) -> List[Dict[str, Any]]:
+    """The states of emulated TPMs, or those of the scope."""
+    scope = request.get("servers")
+    answer = []
+    for path, here in libvirt_folders(proc, "swtpm"):
+        server = os.path.basename(path)
+        if len(server) != 36 or not UUID.match(server) or (scope is not None and server not in scope):
+            continue
+        try:
+            size = measure(here)
+        except FileNotFoundError:
+            continue
+        answer.append({"server": server, "path": path, "bytes": size["bytes"], "changed": size["newest"] / 1e9})
+    return answer
+
+
+def read_nvram(request: Dict[str, Any], proc: str, domains: Callable[[], List[Dict[str, Any]]]) -> List[Dict[str, Any]]:
+    """The NVRAM files of guests, and the domains that have them: of all domains, whatever the scope."""
+    answer = []
+    for path, here in libvirt_folders(proc, "qemu/nvram"):
+        try:
+            found = os.lstat(here)
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(found.st_mode):
+            changed = max(found.st_mtime, found.st_ctime)
+            size = found.st_blocks * 512
+            answer.append({"path": path, "name": os.path.basename(path), "bytes": size, "changed": changed})
+    if not answer:
+        return []
+    # libvirt names the file after the domain; one that was moved is named by the definition.
+    owners = {}  # type: Dict[str, Set[str]]
+    for domain in domains():
+        if domain["nvram"]:
+            owners.setdefault(os.path.basename(domain["nvram"]), set()).add(domain["name"])
+    for name in find_virsh(request)[0].names():
+        for ending in (".fd", ".qcow2"):
+            owners.setdefault(name + "_VARS" + ending, set()).add(name)
+    return [dict(row, used_by=sorted(owners.get(str(row["name"]), set()))) for row in answer]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1114,6 +1243,17 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def canonical(name: str) -> str:
+    """The name under which libvirt, and so Nova, knows a machine of this host name (libvirt: virGetHostname)."""
+    if "." in name or name.startswith("localhost"):
+        return name
+    try:
+        found = socket.getaddrinfo(name, None, flags=socket.AI_CANONNAME)[0][3]
+    except (OSError, UnicodeError):
+        return name
+    return name if not found or found.startswith("localhost") else found
+
+
 def probe(request: Dict[str, Any]) -> Dict[str, Any]:
     """The whole answer to a request; never raises for what a part could not read."""
     clock = time.time()
@@ -1121,13 +1261,15 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
     proc = request.get("proc") or "/proc"
     failed = {}  # type: Dict[str, str]
     answer = {"version": 1, "clock": clock, "hostname": socket.gethostname(), "boot_id": ""}  # type: Dict[str, Any]
-    for folder in (proc, "/proc"):
-        try:
-            with open(os.path.join(folder, "sys/kernel/random/boot_id"), "rb") as file:
-                answer["boot_id"] = file.read().decode("ascii", "replace").strip()
-            break
-        except OSError:
-            continue
+    for key, path in (("boot_id", "sys/kernel/random/boot_id"), ("hostname", "sys/kernel/hostname")):
+        for folder in (proc, "/proc"):
+            try:
+                with open(os.path.join(folder, path), "rb") as file:
+                    answer[key] = file.read().decode("ascii", "replace").strip()
+                break
+            except OSError:
+                continue
+    answer["canonical"] = canonical(answer["hostname"])
     held = {}  # type: Dict[int, List[Tuple[str, str]]]
 
     def attempt(part: str, read: Callable[[], Any]) -> None:
@@ -1136,9 +1278,15 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the other parts are read
             failed[part] = reason(error)
 
+    def known_domains() -> List[Dict[str, Any]]:
+        if "domains" in failed:
+            raise Unread("which domains there are is not known: " + failed["domains"])
+        found = answer["domains"]  # type: List[Dict[str, Any]]
+        return found
+
     if request.get("version") != 1:
         why = "this program speaks version 1, not {!r}".format(request.get("version"))
-        failed = {"domains": why, "processes": why, "instances": why}
+        failed = dict.fromkeys(("domains", "processes", "instances", "swtpm", "nvram"), why)
     else:
         attempt("domains", lambda: read_domains(request))
         try:
@@ -1149,6 +1297,8 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
         else:
             attempt("processes", lambda: read_processes(request, proc, held))
             attempt("instances", lambda: read_instances(request, held))
+        attempt("swtpm", lambda: read_swtpm(request, proc))
+        attempt("nvram", lambda: read_nvram(request, proc, known_domains))
     answer["failed"] = failed
     answer["seconds"] = round(time.monotonic() - started, 3)
     checked = readable(answer)  # type: Dict[str, Any]

@@ -18,7 +18,11 @@ from tests.real_cloud import Ran
 DELETED = "libvirt-domain-of-deleted-server"
 ARCHIVED = "libvirt-domain-of-archived-server"
 TWICE = "libvirt-server-runs-twice"
+UNKNOWN = "libvirt-domain-unknown-to-nova"
+MISPLACED = "libvirt-domain-on-wrong-host"
 DIRECTORY = "nova-directory-of-deleted-server"
+MISPLACED_DIRECTORY = "nova-directory-on-wrong-host"
+HALF_REMOVED = "nova-del-directory-left"
 
 
 @dataclass(frozen=True)
@@ -189,3 +193,77 @@ def test_a_server_deleted_while_it_is_resized(cloud: Cloud, api: Api, operator: 
     the_directory_goes(cloud, operator, story, (DIRECTORY, f"compute2/{server}"))
     assert oracles.disagreements(cloud) == []
     story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
+
+
+def test_a_server_purged_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
+    server = leftovers.purged_while_host_is_down(cloud, api, "compute1", "purged-1")
+    node, key = cloud.computes["compute1"], f"compute1/{server}"
+    story.made()
+    ran = operator("check")
+    assert proven(ran) == {(UNKNOWN, key)}
+    story.fired(UNKNOWN)
+    # Nobody can prove that it was deleted: no program touches it.
+    assert operator("plan").data["acts"] == []
+    assert operator("repair", "--yes").data["acts"] == []
+    (suspend,) = (command for command in ran.data["findings"][0]["commands"] if "virsh suspend" in command)
+    node.run("bash", "-ec", suspend.partition(": ")[2])
+    assert state(node, server) == "paused"
+    story.repaired("paused by the command that the finding names")
+    for command in ("destroy", "undefine"):
+        node.run(*leftovers.VIRSH, command, server)
+    # Its directory says nothing of whose it was, and Nova has nothing to say of it either.
+    assert proven(operator("check")) == set()
+    node.run("rm", "-r", f"{leftovers.INSTANCES}/{server}")
+    assert oracles.disagreements(cloud) == []
+    story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
+
+
+def test_what_was_kept_of_a_server_that_moved(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
+    server = leftovers.put_back_by_hand(cloud, api, "compute1", "compute2", "kept-1")
+    old, new, key = cloud.computes["compute1"], cloud.computes["compute2"], f"compute1/{server}"
+    run = new.run(*leftovers.VIRSH, "domid", server)
+    story.made()
+    assert proven(operator("check")) == {(MISPLACED, key)}
+    story.fired(MISPLACED)
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    assert operator("check").held == {(MISPLACED, key): "stopped"}
+    undo(operator)
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    operator("purge", "--yes").came_to(1, {key: "done"})
+    assert state(old, server) is None
+    undo(operator)
+    assert state(old, server) == "shut off"
+    operator("purge", "--yes").came_to(1, {key: "done"})
+    story.undone("held, undefined: each once")
+    assert proven(operator("check")) == {(MISPLACED_DIRECTORY, key)}
+    story.fired(MISPLACED_DIRECTORY)
+    place = old.path(f"{leftovers.INSTANCES}/{server}")
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    assert not place.exists()
+    undo(operator)
+    assert place.exists()
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    assert set(operator("purge", "--yes").outcomes.values()) == {"done"}
+    story.repaired("held, undefined; quarantined, removed")
+    ran = operator("check")
+    assert (ran.status, ran.held, ran.data["findings"]) == (0, {}, [])
+    # The guest never noticed, and can go home.
+    assert new.run(*leftovers.VIRSH, "domid", server) == run
+    api.act(server, "os-migrateLive", {"host": "compute1", "block_migration": "auto"})
+    api.arrives(server, "compute1")
+    api.becomes(server, "ACTIVE")
+    api.delete(server)
+    assert oracles.disagreements(cloud) == []
+    story.agreed("it moves live back to the old host; Placement's audit, OVN's synchronisation; the neighbours work")
+
+
+def test_a_directory_removed_half_way(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
+    server = leftovers.deleted_half_way(cloud, api, "compute1", "half-removed-1")
+    node = cloud.computes["compute1"]
+    place = node.path(f"{leftovers.INSTANCES}/{server}_del")
+    assert place.exists()
+    assert operator("check").data["findings"] == []  # it is being deleted, and nova-compute tries again
+    leftovers.nova_compute_returns(cloud, api, "compute1")
+    until("nova-compute has finished it", lambda: not place.exists() and api.server(server) == {}, 120)
+    assert operator("check").status == 0
+    story.repaired("by nova-compute itself, when it starts")
