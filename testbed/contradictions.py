@@ -44,7 +44,7 @@ def half_deleted(cloud: Cloud, api: Api, host: str, name: str) -> str:
     server = booted(api, name, host)
     with held(cloud.controller, "placement-api"):
         api.delete(server, wait=False)
-        await_row(cloud, server, f"deleted deleting {host}")
+        await_row(cloud, server, f"deleted - {host}")
         die(cloud.computes[host], "nova-compute")
     return server
 

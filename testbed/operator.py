@@ -47,6 +47,12 @@ class Operator:
             text += f"\n[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
         self.path.write_text(text)
 
+    def later(self) -> Operator:
+        """The same one when a call counts as lost: Nova's long_rpc_timeout, half an hour by default, is a second."""
+        text = self.path.read_text()
+        self.path.write_text(text.replace("[nova]\n", "[nova]\nlong_rpc_timeout = 1\n"))
+        return self
+
     def __call__(self, *words: str, form: str | None = "json", timeout: float = 300) -> Ran:
         """Run a command of cloudfsck, and keep what it printed."""
         command = [sys.executable, "-m", "cloudfsck", "-c", str(self.path), *words]

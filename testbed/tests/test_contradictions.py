@@ -99,7 +99,9 @@ def test_a_server_never_reclaimed(cloud: Cloud, api: Api, operator: Operator, st
 
 def test_a_server_half_deleted(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = contradictions.half_deleted(cloud, api, "compute1", "half-1")
-    clean(operator)  # it is being deleted, and nova-compute finishes that
+    story.made()
+    clean(operator)  # the call of its deletion may still be under way
+    told(operator.later(), story, "nova-server-half-deleted", server)
     leftovers.nova_compute_returns(cloud, api, "compute1")
     until("nova-compute has finished it", lambda: api.server(server) == {}, 60)
     clean(operator)

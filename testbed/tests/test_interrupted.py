@@ -59,13 +59,6 @@ def judged(operator: Operator, *servers: str) -> Judged:
     return Judged(tuple(sorted(one["check"] for one in found)), tuple(acts), (*check["stops"], *plan["stops"]))
 
 
-def later(operator: Operator) -> Operator:
-    """The same one when a call counts as lost: Nova's long_rpc_timeout, half an hour by default, is a second."""
-    text = operator.path.read_text()
-    operator.path.write_text(text.replace("[nova]\n", "[nova]\nlong_rpc_timeout = 1\n"))
-    return operator
-
-
 def repaired(operator: Operator, server: str) -> None:
     """cloudfsck itself takes what was left, down to the end of its ladder."""
     for command in ("repair", "purge"):
@@ -105,7 +98,7 @@ def test_deleted_without_broker(cloud: Cloud, api: Api, operator: Operator) -> N
     assert judged(operator, alone.server) == Judged((DELETED,), ("pause domain UUID on compute1; its memory is kept",))
     api.delete(stuck.server, wait=False)  # "already in deleting state": accepted, and nothing is done
     assert picture(cloud, stuck.server) == half
-    assert judged(later(operator), stuck.server) == UNASKED
+    assert judged(operator.later(), stuck.server) == UNASKED
     api.act(stuck.server, "os-resetState", {"state": "error"})
     api.delete(stuck.server)
     assert picture(cloud, stuck.server) == GONE
@@ -165,7 +158,7 @@ def test_build_interrupted(cloud: Cloud, api: Api, operator: Operator, guest: st
     api.becomes(hit.server, "ERROR")
     failed = picture(cloud, hit.server)
     assert failed == dataclasses.replace(half, rows=("cell1 error - compute1",), ports=failed.ports)
-    assert judged(later(operator), hit.server) == INNOCENT
+    assert judged(operator.later(), hit.server) == INNOCENT
     api.delete(hit.server)
     assert picture(cloud, hit.server) == GONE
 
@@ -238,7 +231,7 @@ def test_copy_interrupted(cloud: Cloud, api: Api, operator: Operator) -> None:
     assert stuck == dataclasses.replace(
         half, rows=("cell1 active - compute1",), ports=stuck.ports, directories=("compute1 UUID", "compute2 UUID")
     )
-    assert judged(later(operator), hit.server) == UNASKED
+    assert judged(operator.later(), hit.server) == UNASKED
     api.delete(hit.server)
     left = dataclasses.replace(
         GONE, migrations=("resize migrating compute1>compute2 (deleted)",), allocations=("migration compute1",)
@@ -269,7 +262,7 @@ def test_finish_interrupted(cloud: Cloud, api: Api, operator: Operator) -> None:
     api.act(hit.server, "reboot", {"type": "HARD"})
     api.becomes(hit.server, "ACTIVE")
     assert picture(cloud, hit.server).domains == ("compute1 shut off", "compute2 running")
-    assert judged(later(operator), hit.server) == UNASKED
+    assert judged(operator.later(), hit.server) == UNASKED
     api.delete(hit.server)
     left = dataclasses.replace(
         GONE, rows=("cell1 deleted - compute2 (deleted)",), allocations=("migration compute1",),
@@ -317,7 +310,7 @@ def test_attach_interrupted_at_nova(cloud: Cloud, api: Api, operator: Operator) 
     back(cloud, api, "compute1")
     assert picture(cloud, hit.server) == half
     assert not interrupted.uses(cloud.computes["compute1"], hit.server, hit.volume)
-    assert judged(later(operator), hit.server) == UNASKED
+    assert judged(operator.later(), hit.server) == UNASKED
     # Nova cannot detach what it has no connection of; only the server's end is the end of it.
     api.delete(hit.server)
     assert picture(cloud, hit.server) == GONE
@@ -346,7 +339,7 @@ def test_detach_interrupted_at_nova(cloud: Cloud, api: Api, operator: Operator) 
     back(cloud, api, "compute1")
     assert picture(cloud, hit.server) == half
     assert interrupted.uses(cloud.computes["compute1"], hit.server, hit.volume)
-    assert judged(later(operator), hit.server) == UNASKED
+    assert judged(operator.later(), hit.server) == UNASKED
     api.call("block_storage", "POST", f"/volumes/{hit.volume}/action", {"os-reset_status": {"status": "in-use"}})
     free(cloud, api, hit)
 
