@@ -169,7 +169,7 @@ SELECT s.server, s.host
 -- may still be clearing up, for it closes the record first, or the guest is gone before its host says so.
 CREATE VIEW last_moves AS
 SELECT m.cell, m.server, m.host, max(m.id) AS id, arg_max(m.status, m.id) AS status, arg_max(m.kind, m.id) AS kind,
-       bool_or(m.updated_at > c.now - INTERVAL 1 HOUR) AS recent
+       max(m.updated_at) AS moved_at, bool_or(m.updated_at > c.now - INTERVAL 1 HOUR) AS recent
   FROM (SELECT cell, instance_uuid AS server, source_compute AS host, id, status, migration_type AS kind, updated_at
           FROM nova_migrations
          UNION ALL

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 
-from cloudfsck import demo
+from cloudfsck import checks, demo
 
-CHECKS = {
+#: The checks that find something in the demo.
+FOUND = {
     "libvirt-domain-of-archived-server",
     "libvirt-domain-of-deleted-server",
+    "libvirt-domain-on-wrong-host",
     "libvirt-server-runs-twice",
+    "nova-del-directory-left",
     "nova-directory-of-deleted-server",
 }
 
@@ -47,7 +50,7 @@ def user(tmp_path: Path) -> User:
 def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> None:
     """One user's way through everything, as it is too dear to make a cloud for each step."""
     first = user.json("check", status=4)
-    assert {finding["check"] for finding in first["findings"]} == CHECKS
+    assert {finding["check"] for finding in first["findings"]} == FOUND
     assert {finding["state"] for finding in first["findings"]} == {"proven"}
     assert (first["held"], first["unknown"], first["stops"]) == ([], [], [])
 
@@ -55,22 +58,22 @@ def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> N
     path = user.configuration.parent / "plan.json"
     user.run("plan", "-o", str(path), status=4)
     made = json.loads(path.read_text())
-    assert (len(made["acts"]), made["leaves"], {act["undo"] for act in made["acts"]}) == (4, 0, {"exact"})
+    assert (len(made["acts"]), made["leaves"], {act["undo"] for act in made["acts"]}) == (6, 0, {"exact"})
     path.write_text(json.dumps({**made, "acts": made["acts"][:1]}))
     assert "1 of 1 acts done" in user.run("repair", str(path), "--yes", status=5)
     user.run("repair", "--dry-run", status=4)
 
     done = user.json("repair", "--yes", status=1)
-    assert [act["outcome"] for act in done["acts"]] == ["done"] * 3
+    assert [act["outcome"] for act in done["acts"]] == ["done"] * 5
     clean = user.json("check")
     assert clean["findings"] == []
-    assert sorted(held["rung"] for held in clean["held"]) == ["paused", "paused", "paused", "quarantined"]
+    assert sorted(held["rung"] for held in clean["held"]) == [*["paused"] * 3, *["quarantined"] * 2, "stopped"]
     assert user.json("plan")["acts"] == []
     assert user.json("repair", "--yes")["acts"] == []
 
     # undo: one act, and the finding is back; then the rest
     runs = user.json("undo")
-    assert [entry["outcome"] for entry in runs] == ["done"] * 4
+    assert [entry["outcome"] for entry in runs] == ["done"] * 6
     user.run("undo", f"{runs[0]['run']}/1", "--yes", status=1)
     assert len(user.json("check", status=4)["findings"]) == 1
     assert "Nothing to take back" in user.run("undo", runs[0]["run"], "--yes")
@@ -93,7 +96,7 @@ def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> N
     assert [act["text"].split()[0] for act in stopped["acts"]] == ["stop"] * 3
     user.run("purge", "--dry-run")
     purged = user.json("purge", "--yes", status=1)
-    assert sorted(act["text"].split()[0] for act in purged["acts"]) == ["remove", "undefine", "undefine", "undefine"]
+    assert sorted(act["text"].split()[0] for act in purged["acts"]) == [*["remove"] * 2, *["undefine"] * 4]
     # their directories are the next step of the same cases
     left = user.json("check", status=4)["findings"]
     assert {finding["check"] for finding in left} == {"nova-directory-of-deleted-server"}
@@ -106,7 +109,7 @@ def test_what_only_a_person_may_repair_is_left(tmp_path: Path) -> None:
     found = user.json("check", status=4)["findings"]
     by_hand = [finding for finding in found if finding["risk"] == "by-hand"]
     assert by_hand
-    assert all(finding["by_hand"] and not finding["would"] for finding in by_hand)
+    assert all(finding["commands"] and not finding["would"] for finding in by_hand)
     user.run("repair", "--yes", status=5)
     assert {finding["risk"] for finding in user.json("check", status=4)["findings"]} == {"by-hand"}
 
@@ -125,7 +128,7 @@ def test_looking(user: User) -> None:
     assert rows[0]["n"] > 30
     assert "syntax error" in user.run("sql", "SELEC", status=8)
     assert "read-only" in user.run("sql", "DELETE FROM ledger", status=8)
-    assert {line["check"] for line in user.json("checks")} == CHECKS
+    assert {line["check"] for line in user.json("checks")} == set(checks.load())
     assert "Why it matters" in user.run("explain", "libvirt-server-runs-twice")
     assert user.json("explain", "libvirt-server-runs-twice")["scenario"]["finds"]
     server = user.json("check", status=4)["findings"][0]["server"]

@@ -35,15 +35,7 @@ CHECK = Check(
     text=__doc__,
     accused=("instance_dirs", "quarantine"),
     query="""
-        WITH last_moves AS (
-            SELECT v.cell, v.server, v.host, arg_max(v.status, v.id) AS status, max(v.updated_at) AS moved_at
-              FROM (SELECT m.cell, m.instance_uuid AS server, m.source_compute AS host, m.id, m.status, m.updated_at
-                      FROM nova_migrations m
-                    UNION
-                    SELECT m.cell, m.instance_uuid, m.dest_compute, m.id, m.status, m.updated_at
-                      FROM nova_migrations m) v
-             GROUP BY v.cell, v.server, v.host),
-        evacuated AS (
+        WITH evacuated AS (
             SELECT DISTINCT m.cell, m.instance_uuid AS server, m.source_compute AS host
               FROM nova_migrations m
              WHERE m.migration_type = 'evacuation'
@@ -87,6 +79,8 @@ CHECK = Check(
                 OR EXISTS (SELECT 1 FROM instances_storage o WHERE o.host = l.host AND o.alone))
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = e.server)
            AND NOT EXISTS (SELECT 1 FROM storage_guests d WHERE d.server = e.server AND d.storage = e.storage)
+           AND NOT EXISTS (SELECT 1 FROM unreturned_evacuations u WHERE u.server = e.server AND u.host = e.host)
+           AND NOT coalesce(v.recent, FALSE)
     """,
     repair=lambda row: [next_step(row)],
     commands=_commands,
@@ -211,16 +205,50 @@ CHECK = Check(
             """,
             finds=("c1/s-1", "c1/s-2")),
         Scenario(
-            "its guest is there, Nova works on it, its host may share the path, or is not known", """
+            "nova-compute of the host will remove another's when it comes back, or this server's on another host", """
+            hosts cell1      c1 c2
+            hypervisors      host
+                             c6
+            instances_paths  host  path  real  fstype  local
+                             c6    /i    /i    ext4    true
+            nova_services    cell   host  binary        last_seen_up  deleted  forced_down
+                             cell1  c6    nova-compute  -2d           0        false
+            nova_instances   cell   uuid  host  deleted  vm_state
+                             cell1  s-1   c2    0        active
+                             cell1  s-2   c2    0        active
+            nova_migrations  cell   id  instance_uuid  migration_type  status     source_compute  dest_compute  updated_at
+                             cell1  1   s-2            live-migration  completed  c6              c2            -9d
+                             cell1  2   s-3            evacuation      done       c6              c2            -2d
+                             cell1  3   s-1            evacuation      done       c6              c1            -9d
+                             cell1  4   s-1            live-migration  completed  c1              c2            -8d
+            instance_dirs    host  name  kind      server  path    inode  device  bytes  files  changed  uid  gid  mode  symlink  open_by
+                             c1    s-1   instance  s-1     /i/s-1  11     1       4096   2      -9d      0    0    493   false    []
+                             c2    s-1   instance  s-1     /i/s-1  12     1       4096   2      -1h      0    0    493   false    [17]
+                             c6    s-2   instance  s-2     /i/s-2  13     1       4096   2      -9d      0    0    493   false    []
+                             c2    s-2   instance  s-2     /i/s-2  14     1       4096   2      -1h      0    0    493   false    [18]
+            """,
+            finds=("c1/s-1", "c6/s-2"),
+            plans="quarantine /i/s-1 on c1 (4.0 KiB)"),
+        Scenario(
+            "its guest is there, Nova works on it or did so just now, its host may share the path, or is not known, or"
+            " nova-compute removes it when it comes back", """
             hosts cell1      c1 c2
             instances_paths  host  path  real  fstype  local
                              c3    /i    /i    nfs4    false
                              c4    /i    /i    nfs4    false
+                             c6    /i    /i    ext4    true
+            nova_services    cell   host  binary        last_seen_up  deleted  forced_down
+                             cell1  c6    nova-compute  -2d           0        false
+            nova_migrations  cell   id  instance_uuid  migration_type  status     source_compute  dest_compute  updated_at
+                             cell1  1   s-5            live-migration  completed  c1              c2            -5m
+                             cell1  2   s-6            evacuation      done       c6              c2            -2d
             nova_instances   cell   uuid  host  deleted  vm_state  task_state
                              cell1  s-1   c2    0        active    -
                              cell1  s-2   c2    0        active    migrating
                              cell1  s-3   c4    0        active    -
                              cell1  s-4   c5    0        active    -
+                             cell1  s-5   c2    0        active    -
+                             cell1  s-6   c2    0        active    -
             libvirt_domains  host  uuid  state
                              c1    s-1   shutoff
             instance_dirs    host  name        kind      server  path           inode  device  bytes  files  changed  uid  gid  mode  symlink  open_by
@@ -228,6 +256,8 @@ CHECK = Check(
                              c1    s-2         instance  s-2     /i/s-2         12     1       4096   2      -3h      0    0    493   false    []
                              c3    s-3         instance  s-3     /i/s-3         13     1       4096   2      -3h      0    0    493   false    []
                              c3    s-4         instance  s-4     /i/s-4         14     1       4096   2      -3h      0    0    493   false    []
+                             c1    s-5         instance  s-5     /i/s-5         16     1       4096   2      -3h      0    0    493   false    []
+                             c6    s-6         instance  s-6     /i/s-6         17     1       4096   2      -3h      0    0    493   false    []
                              c1    s-3_del     del       s-3     /i/s-3_del     15     1       4096   2      -3h      0    0    493   false    []
             """),
     ),

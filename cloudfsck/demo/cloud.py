@@ -224,6 +224,15 @@ def _damage() -> list[Server]:
                     folders=(Folder("compute3", mib=6),), system_metadata=(("clean_attempts", "5"),),
                     about="deleted five days ago; nova-compute could not remove its directory and has given up"),
             guests=()),
+        replace(
+            _server("thumbs-2", "compute4", project="media", vm_state="deleted", power=0, deleted=8.0, row="deleted",
+                    cleaned=1, folders=(Folder("compute4", "_del", mib=3),),
+                    about="nova-compute died while it removed its directory, which it had renamed"),
+            guests=()),
+        _server("web-8", "compute5", launched_on="compute4",
+                migrations=(Migration("live-migration", "completed", "compute4", "compute5", 7.0),),
+                guests=(Guest("compute5", up=7.0), Guest("compute4", "shut off", "migrated", None)),
+                about="it was live-migrated, and somebody defined it on its old host again"),
     ]  # fmt: skip
 
 
@@ -235,6 +244,12 @@ def _damage_by_hand() -> list[Server]:
         _server("render-9", "compute5", project="media", vm_state="deleted", power=0, deleted=4.0, row="deleted",
                 guests=(Guest("compute5", "crashed", "panicked", 30.0),),
                 about="deleted, and its guest has crashed: somebody may want to look at its memory"),
+        replace(
+            _server("web-6", "compute1", about="somebody took its domain for a leftover, and undefined it"), guests=()),
+        _server("web-7", "compute3", guests=(Guest("compute3", "shut off", "crashed", None),),
+                about="its guest is off, and Nova still calls it active"),
+        Server("queue-5", "cell2", "compute4", vm_state="deleted", power=0, launched_on="compute4",
+               about="nova-compute died at the very end of its deletion: the row is still there"),
     ]  # fmt: skip
 
 
