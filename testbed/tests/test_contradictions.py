@@ -72,6 +72,7 @@ def test_a_domain_undefined_by_hand(cloud: Cloud, api: Api, operator: Operator, 
     story.agreed("the server runs and can be deleted; Placement's audit, OVN's synchronisation")
 
 
+@pytest.mark.long
 def test_a_guest_stopped_behind_nova(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = contradictions.stopped_behind_nova(cloud, api, "compute1", "stopped-1")
     story.made()
@@ -86,6 +87,7 @@ def test_a_guest_stopped_behind_nova(cloud: Cloud, api: Api, operator: Operator,
     story.agreed("the server can be started and deleted")
 
 
+@pytest.mark.long
 def test_a_server_never_reclaimed(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = contradictions.never_reclaimed(cloud, api, "compute1", "soft-1")
     story.made()
@@ -132,6 +134,7 @@ def test_a_mapping_without_a_server(cloud: Cloud, api: Api, operator: Operator, 
     clean(operator)
 
 
+@pytest.mark.long
 def test_a_host_that_nova_has_forgotten(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = contradictions.host_forgotten(cloud, api, "fake2", "scrapped-1")
     try:

@@ -195,6 +195,7 @@ def test_a_server_deleted_while_it_is_resized(cloud: Cloud, api: Api, operator: 
     story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
 
 
+@pytest.mark.long
 def test_a_server_purged_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = leftovers.purged_while_host_is_down(cloud, api, "compute1", "purged-1")
     node, key = cloud.computes["compute1"], f"compute1/{server}"
@@ -257,6 +258,7 @@ def test_what_was_kept_of_a_server_that_moved(cloud: Cloud, api: Api, operator: 
     story.agreed("it moves live back to the old host; Placement's audit, OVN's synchronisation; the neighbours work")
 
 
+@pytest.mark.long
 def test_a_directory_removed_half_way(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = leftovers.deleted_half_way(cloud, api, "compute1", "half-removed-1")
     node = cloud.computes["compute1"]
