@@ -6,6 +6,13 @@ CREATE VIEW clocks AS
 SELECT table_name, part, clock AS now
   FROM ledger;
 
+-- What was read to its end.  Who accuses something of not being there asks this first: that a whole cell or host was not
+-- heard is told once, and not again for each of its servers.
+CREATE VIEW read_parts AS
+SELECT table_name, part
+  FROM ledger
+ WHERE whole;
+
 -- What Nova's configuration says, with Nova's defaults (nova/conf: service.py, rpc.py, compute.py); reclaim_interval is
 -- NULL where it is not known, and zero where nobody reclaims.
 CREATE VIEW nova_settings AS

@@ -43,7 +43,7 @@ CHECK = Check(
                         'only its owner can say what its disks are worth') AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM live_servers s
-          JOIN hypervisors h ON h.host = s.host
+          JOIN read_parts r ON r.table_name = 'libvirt_domains' AND r.part = s.host
           JOIN compute_services c ON c.host = s.host
           LEFT JOIN others a ON a.uuid = s.server
           LEFT JOIN guests q ON q.host = s.host AND q.uuid = s.server
@@ -129,6 +129,15 @@ CHECK = Check(
                              cell1  s-4   c3    0        -           active    -           -9d
                              cell1  s-5   c1    0        -           active    rebuilding  -9d
                              cell1  s-6   c1    6        -9d         active    -           -9d
+            """),
+        Scenario(
+            "libvirt on its host did not answer: that is not told again for each server", """
+            hosts cell1             c1
+            nova_instances          cell   uuid  host  deleted  vm_state  launched_at
+                                    cell1  s-1   c1    0        active    -9d
+            libvirt_domains         host  uuid  state    id  persistent
+                                    c1    s-2   running  8   true
+            lost libvirt_domains c1
             """),
     ),
 )  # fmt: skip

@@ -47,6 +47,8 @@ CHECK = Check(
           LEFT JOIN nova_cell_mappings c ON c.id = m.cell_id
           LEFT JOIN nova_cell_mappings o ON o.cell = s.cell
          WHERE c.cell IS DISTINCT FROM s.cell
+           AND (SELECT count(*) FROM read_parts r
+                 WHERE r.table_name IN ('nova_instance_mappings', 'nova_cell_mappings')) = 2
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = s.server)
     """,
     commands=_commands,
@@ -79,6 +81,13 @@ CHECK = Check(
                                     1   s-1            cell2
             """,
             finds=("s-1",)),
+        Scenario(
+            "the mappings could not be read: that is not told again for each server", """
+            hosts cell1      c1
+            nova_instances   cell   id  uuid  host  vm_state  deleted  created_at  updated_at
+                             cell1  1   s-1   c1    active    0        -30d        -9d
+            lost nova_instance_mappings nova_api
+            """),
         Scenario(
             "it lives where its mapping says as well, or is being built, or moves between cells", """
             hosts cell1      c1

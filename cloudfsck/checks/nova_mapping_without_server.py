@@ -70,6 +70,8 @@ CHECK = Check(
           LEFT JOIN nova_cell_mappings c ON c.id = m.cell_id
           LEFT JOIN nova_request_specs r ON r.instance_uuid = m.instance_uuid
          WHERE m.project_id IS DISTINCT FROM 'INSTANCE_MIGRATION_MARKER'  -- the bookmark of nova-manage map_instances
+           AND (c.cell IS NULL
+                OR EXISTS (SELECT 1 FROM read_parts p WHERE p.table_name = 'nova_instances' AND p.part = c.cell))
            AND NOT EXISTS (SELECT 1 FROM nova_instances i WHERE i.uuid = m.instance_uuid)
            AND NOT EXISTS (SELECT 1 FROM nova_shadow_instances i WHERE i.uuid = m.instance_uuid)
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = m.instance_uuid)
@@ -103,6 +105,17 @@ CHECK = Check(
             nova_instance_mappings  id  instance_uuid  cell_id  created_at
                                     1   s-1            cell1    -9d
                                     2   s-2            cell1    -9d
+            """),
+        Scenario(
+            "its cell could not be read: that is not told again for each of its servers", """
+            hosts cell1      c1
+            hosts cell2      c2
+            nova_instances         cell   uuid  host  vm_state  deleted
+                                   cell1  s-2   c1    active    0
+            nova_instance_mappings  id  instance_uuid  cell_id  created_at
+                                    1   s-1            cell2    -9d
+                                    2   s-2            cell1    -9d
+            lost nova_instances cell2
             """),
         Scenario(
             "asked for and never scheduled; and the bookmark of nova-manage", """

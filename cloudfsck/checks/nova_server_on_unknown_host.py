@@ -56,6 +56,9 @@ CHECK = Check(
             ON m.server = s.server
           LEFT JOIN mapped_servers p ON p.server = s.server
          WHERE s.host IS NOT NULL
+           AND (SELECT count(*) FROM read_parts r
+                 WHERE r.table_name IN ('nova_host_mappings', 'nova_cell_mappings')
+                    OR (r.part = s.cell AND r.table_name IN ('nova_services', 'nova_compute_nodes'))) = 4
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = s.server)
     """,
     commands=_commands,
@@ -112,6 +115,13 @@ CHECK = Check(
                                 cell2  4   s-4   -     -     error     0        -9d
             """,
             finds=("s-2", "s-3")),
+        Scenario(
+            "the services of its cell could not be read: that is not told again for each server", """
+            hosts cell1      c1
+            nova_instances   cell   id  uuid  host  node  vm_state  deleted  updated_at
+                             cell1  1   s-1   c1    c1    active    0        -9d
+            lost nova_services cell1
+            """),
         Scenario(
             "one thing is missing: its compute node, which is another's, or deleted, or in another cell", """
             hosts cell1         c1
