@@ -132,7 +132,7 @@ def judge(
     _remember(snapshot, state)
     findings.sort(key=lambda finding: (list(checks).index(finding.check), finding.key))
     parts = snapshot.db.execute("SELECT count(*) FROM ledger").fetchone()
-    acquitted = tuple(_acquitted(snapshot, state, findings, judged))
+    acquitted = tuple(_acquitted(snapshot, state, checks, findings, judged))
     return Verdict(
         run, utcnow(), answers, tuple(findings), frozenset(due), acquitted, stops, gaps, parts[0] if parts else 0,
         _foreign(snapshot),
@@ -244,10 +244,12 @@ def _adopt(found: Iterable[Finding], checks: Mapping[str, Check], state: State, 
 
 
 def _acquitted(
-    snapshot: Snapshot, state: State, findings: Sequence[Finding], judged: frozenset[str]
+    snapshot: Snapshot, state: State, checks: Mapping[str, Check], findings: Sequence[Finding], judged: frozenset[str]
 ) -> Iterable[Acquitted]:
     """What we hold and no finding speaks of.  Where the object is gone, or somebody moved it on, the hold is over."""
-    condemned = {(str(finding.row.get("host")), finding.server) for finding in findings}
+    # A finding may speak of the server's row alone, and then condemns no domain.
+    of_domains = [finding for finding in findings if "libvirt_domains" in checks[finding.check].accused]
+    condemned = {(str(finding.row.get("host")), finding.server) for finding in of_domains}
     aside = {(str(finding.row.get("host")), finding.row.get("entry")) for finding in findings}
     heard = snapshot.heard()
     found = snapshot.db.execute("SELECT min(started) FROM ledger").fetchone()
