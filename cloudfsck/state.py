@@ -183,6 +183,8 @@ class State:
             sa.event.listen(self._engine, "handle_error", self._say)
         except OSError as error:
             raise Trouble(f"the state directory {self.folder} cannot be used: {error.strerror}") from error
+        except sa.exc.DBAPIError as error:
+            raise self._trouble(error.orig or error) from error
         except sa.exc.SQLAlchemyError as error:
             raise Trouble(f"the state store cannot be used: {str(error).splitlines()[0]}") from error
 
@@ -204,10 +206,12 @@ class State:
 
     def _say(self, context: sa.engine.ExceptionContext) -> None:
         """A full disk, a server that went away: whoever was at it stops with a sentence."""
+        raise self._trouble(context.original_exception) from context.original_exception
+
+    def _trouble(self, error: BaseException) -> Trouble:
         url = self._engine.url
         where = url.database if url.get_backend_name() == "sqlite" else url.render_as_string()
-        said = str(context.original_exception).splitlines()[0]
-        raise Trouble(f"the state store {where} cannot be used: {said}") from context.original_exception
+        return Trouble(f"the state store {where} cannot be used: {str(error).splitlines()[0]}")
 
     def close(self) -> None:
         self._engine.dispose()
