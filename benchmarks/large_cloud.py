@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -140,16 +141,14 @@ def fill(server: MariaDB, live: int, every: int, hosts: int) -> None:
         "cell1": f"mysql+pymysql://nova:secret@127.0.0.1:{server.port}/{CELL}",
         "cell_uuid": "11111111-2222-3333-4444-555555555555",
     }  # fmt: skip
+    server.execute("", "SET GLOBAL foreign_key_checks = 0, GLOBAL unique_checks = 0")
     for database, statements in FILL.items():
-        server.execute(database, "SET GLOBAL foreign_key_checks = 0, GLOBAL unique_checks = 0")
         for statement in statements:
             server.execute(database, statement.format(**values))
 
 
 def answers(folder: Path, live: int, hosts: int) -> None:
     """What each host's probe would say, a file each."""
-    from hashlib import md5
-
     place = folder / "answers"
     place.mkdir()
     clock = time.time()

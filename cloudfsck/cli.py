@@ -36,6 +36,7 @@ from cloudfsck import (
     config,
     demo,
     discover,
+    files,
     journal,
     plan,
     proof,
@@ -761,14 +762,9 @@ def init(
 
 
 def _write(path: Path, text: str) -> None:
-    """A file that is there whole or not at all."""
-    aside = path.with_name(f".{path.name}.new")
     try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
+        files.write(path, text)
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
         raise Trouble(f"{path} cannot be written: {error.strerror}") from error
 
 

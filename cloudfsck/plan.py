@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cloudfsck import acts, checking
+from cloudfsck import acts, checking, files
 from cloudfsck.model import Act, Check, Finding, Moved, Trouble
 from cloudfsck.proof import Verdict
 from cloudfsck.snapshot import Snapshot
@@ -181,13 +180,9 @@ def to_json(plan: Plan) -> dict[str, Any]:
 
 
 def save(plan: Plan, path: Path) -> None:
-    aside = path.with_name(f".{path.name}.new")
     try:
-        aside.write_text(json.dumps(to_json(plan), indent=2, default=str) + "\n", encoding="utf-8")
-        aside.replace(path)
+        files.write(path, json.dumps(to_json(plan), indent=2, default=str) + "\n")
     except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
         raise Trouble(f"the plan cannot be written to {path}: {error.strerror}") from error
 
 

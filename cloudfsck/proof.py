@@ -32,10 +32,8 @@ _FOREIGN = """
                 ELSE 'it does not carry the marks of Nova' END AS why
       FROM libvirt_domains d
      WHERE (NOT d.nova OR NOT EXISTS (SELECT 1 FROM nova_projects p WHERE p.project_id = d.project))
-       AND NOT EXISTS (SELECT 1 FROM nova_instances i WHERE i.uuid = d.uuid)
-       AND NOT EXISTS (SELECT 1 FROM nova_shadow_instances i WHERE i.uuid = d.uuid)
+       AND NOT EXISTS (SELECT 1 FROM known_servers k WHERE k.server = d.uuid)
        AND NOT EXISTS (SELECT 1 FROM nova_build_requests r WHERE r.instance_uuid = d.uuid)
-       AND NOT EXISTS (SELECT 1 FROM nova_instance_mappings m WHERE m.instance_uuid = d.uuid)
      ORDER BY ALL
 """
 

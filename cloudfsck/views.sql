@@ -272,6 +272,14 @@ SELECT o.storage, q.uuid, q.host
   FROM qemu_processes q
   JOIN instances_storage o ON o.host = q.host;
 
+-- Every server of which Nova knows a row or a mapping, alive or not; one that was only asked for is busy.
+CREATE VIEW known_servers AS
+SELECT uuid AS server FROM nova_instances
+UNION ALL
+SELECT uuid FROM nova_shadow_instances
+UNION ALL
+SELECT instance_uuid FROM nova_instance_mappings;
+
 -- Servers of which Nova knows no row any more, and what in its databases still tells that they were its own.
 CREATE VIEW traces_of_servers AS
 SELECT instance_uuid AS server, 'a migration' AS trace FROM nova_migrations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
 from testbed.api import Api, until
@@ -14,36 +15,17 @@ INSTANCES = "/var/lib/nova/instances"
 VIRSH = ("virsh", "-q", "-c", "qemu:///system")
 
 
-def deleted_while_host_is_down(cloud: Cloud, api: Api, host: str, name: str) -> str:
+def deleted_while_host_is_down(cloud: Cloud, api: Api, host: str, name: str, *jobs: Callable[[Cloud], None]) -> str:
     """nova-compute of the host dies, the owner deletes the server, nova-compute comes back; the server's UUID.
 
     nova-api deletes it alone, as it does for a host that is down (nova/compute/api.py: _local_delete), and nobody ever
-    tells the host.
+    tells the host.  `jobs` (archive, purge) run before it comes back, as they do every night.
     """
     server = _booted(api, name, host)
     _nova_compute_dies(cloud, api, host)
     api.delete(server)
-    nova_compute_returns(cloud, api, host)
-    return server
-
-
-def archived_while_host_is_down(cloud: Cloud, api: Api, host: str, name: str) -> str:
-    """The same, and a nightly `nova-manage db archive_deleted_rows` runs before the host comes back."""
-    server = _booted(api, name, host)
-    _nova_compute_dies(cloud, api, host)
-    api.delete(server)
-    archive(cloud)
-    nova_compute_returns(cloud, api, host)
-    return server
-
-
-def purged_while_host_is_down(cloud: Cloud, api: Api, host: str, name: str) -> str:
-    """The same, and the shadow tables are emptied too, as the next night does: Nova has never had such a server."""
-    server = _booted(api, name, host)
-    _nova_compute_dies(cloud, api, host)
-    api.delete(server)
-    archive(cloud)
-    purge(cloud)
+    for job in jobs:
+        job(cloud)
     nova_compute_returns(cloud, api, host)
     return server
 
@@ -74,10 +56,9 @@ def put_back_by_hand(cloud: Cloud, api: Api, source: str, target: str, name: str
 
 
 def deleted_half_way(cloud: Cloud, api: Api, host: str, name: str) -> str:
-    """nova-compute dies while it removes a directory, which it has renamed; and the server is archived.
+    """nova-compute dies while it removes a directory, which it has renamed; the server's UUID.
 
-    nova/virt/libvirt/driver.py: delete_instance_files renames it to UUID_del first.  It would try again until the row
-    is archived.
+    nova/virt/libvirt/driver.py: delete_instance_files renames it to UUID_del first.
     """
     server = _booted(api, name, host)
     node = cloud.computes[host]
@@ -143,17 +124,19 @@ def whole_again(cloud: Cloud, api: Api) -> None:
 
 
 def archive(cloud: Cloud) -> None:
-    """Move the rows of deleted servers into the shadow tables, as a nightly job does."""
-    manage = "/opt/openstack/bin/nova-manage --config-file /etc/nova/nova.conf"
-    # It ends with 1 when it has archived something.
-    cloud.controller.run("bash", "-c", f"{manage} db archive_deleted_rows --all-cells --until-complete || [ $? = 1 ]")
+    """Move the rows of deleted servers into the shadow tables; nova-manage ends with 1 when it has archived some."""
+    _nova_manage(cloud, "db archive_deleted_rows --all-cells --until-complete", 1)
 
 
 def purge(cloud: Cloud) -> None:
-    """Empty the shadow tables, as a job does that comes after the archiving one."""
+    """Empty the shadow tables, and Nova never had such servers; it ends with 3 when there is nothing to purge."""
+    _nova_manage(cloud, "db purge --all --all-cells", 3)
+
+
+def _nova_manage(cloud: Cloud, command: str, well: int) -> None:
+    """Run it; `well` is the status, beside 0, with which it ends when all is well."""
     manage = "/opt/openstack/bin/nova-manage --config-file /etc/nova/nova.conf"
-    # It ends with 3 when there is nothing to purge.
-    cloud.controller.run("bash", "-c", f"{manage} db purge --all --all-cells || [ $? = 3 ]")
+    cloud.controller.run("bash", "-c", f"{manage} {command} || [ $? = {well} ]")
 
 
 def state(node: Node, server: str) -> str | None:

@@ -31,9 +31,7 @@ CHECK = Check(
          WHERE d.nova
            AND d.job IS NULL
            AND EXISTS (SELECT 1 FROM nova_projects p WHERE p.project_id = d.project)
-           AND NOT EXISTS (SELECT 1 FROM nova_instances i WHERE i.uuid = d.uuid)
-           AND NOT EXISTS (SELECT 1 FROM nova_shadow_instances i WHERE i.uuid = d.uuid)
-           AND NOT EXISTS (SELECT 1 FROM nova_instance_mappings m WHERE m.instance_uuid = d.uuid)
+           AND NOT EXISTS (SELECT 1 FROM known_servers k WHERE k.server = d.uuid)
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = d.uuid)
     """,
     commands=lambda row: [

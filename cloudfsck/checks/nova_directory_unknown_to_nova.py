@@ -40,9 +40,7 @@ CHECK = Check(
                  GROUP BY r.server) x ON x.server = e.server
          WHERE e.kind = 'instance'
            AND e.rung IS NULL
-           AND NOT EXISTS (SELECT 1 FROM nova_instances i WHERE i.uuid = e.server)
-           AND NOT EXISTS (SELECT 1 FROM nova_shadow_instances i WHERE i.uuid = e.server)
-           AND NOT EXISTS (SELECT 1 FROM nova_instance_mappings i WHERE i.instance_uuid = e.server)
+           AND NOT EXISTS (SELECT 1 FROM known_servers k WHERE k.server = e.server)
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = e.server)
            AND NOT EXISTS (SELECT 1 FROM storage_guests d WHERE d.server = e.server AND d.storage = e.storage)
     """,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed import initial, leftovers
+from testbed import initial, interrupted, leftovers
 from testbed.api import Api, enter_network
 from testbed.cloud import Cloud
 from testbed.operator import Operator
@@ -57,6 +57,7 @@ def api(cloud: Cloud) -> Api:
 def whole(cloud: Cloud, api: Api) -> Iterator[None]:
     """Whatever became of a fault, the next test finds every service at work."""
     yield
+    interrupted.all_serve(cloud)
     leftovers.whole_again(cloud, api)
 
 

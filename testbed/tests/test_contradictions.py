@@ -5,8 +5,6 @@ No program repairs any of it.  What cloudfsck tells a person to type is typed he
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from testbed import contradictions, interrupted, leftovers, oracles
@@ -15,14 +13,6 @@ from testbed.cloud import Cloud
 from testbed.leftovers import state
 from testbed.operator import Operator
 from testbed.story import Story
-
-BIN = "/opt/openstack/bin"
-
-
-@pytest.fixture(autouse=True)
-def all_serve(cloud: Cloud) -> Iterator[None]:
-    yield
-    interrupted.all_serve(cloud)
 
 
 def told(operator: Operator, story: Story, check: str, key: str) -> list[str]:

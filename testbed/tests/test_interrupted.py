@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -28,13 +27,6 @@ RUNS = Picture(
 )  # fmt: skip
 GONE = Picture(rows=("cell1 deleted - compute1 (deleted)",), mapping="cell1")
 ASKED = Picture(mapping="", build_request=True)
-
-
-@pytest.fixture(autouse=True)
-def all_serve(cloud: Cloud) -> Iterator[None]:
-    """Whatever became of a fault, the next test finds the controller's services at work."""
-    yield
-    interrupted.all_serve(cloud)
 
 
 @dataclass(frozen=True)

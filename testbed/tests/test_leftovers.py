@@ -121,7 +121,7 @@ def test_a_server_deleted_while_its_host_is_down(cloud: Cloud, api: Api, operato
 
 
 def test_a_server_archived_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
-    server = leftovers.archived_while_host_is_down(cloud, api, "compute2", "archived-1")
+    server = leftovers.deleted_while_host_is_down(cloud, api, "compute2", "archived-1", leftovers.archive)
     node, key = cloud.computes["compute2"], f"compute2/{server}"
     story.made()
     assert proven(operator("check")) == {(ARCHIVED, key)}
@@ -197,7 +197,9 @@ def test_a_server_deleted_while_it_is_resized(cloud: Cloud, api: Api, operator: 
 
 @pytest.mark.long
 def test_a_server_purged_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
-    server = leftovers.purged_while_host_is_down(cloud, api, "compute1", "purged-1")
+    server = leftovers.deleted_while_host_is_down(
+        cloud, api, "compute1", "purged-1", leftovers.archive, leftovers.purge
+    )
     node, key = cloud.computes["compute1"], f"compute1/{server}"
     story.made()
     ran = operator("check")
