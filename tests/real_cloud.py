@@ -238,11 +238,18 @@ class Cloud:
             host.virsh(*commands)
         for server in DAMAGE:
             shutil.rmtree(host.path(f"{INSTANCES}/{server.uuid}"), ignore_errors=True)
+        self._forget(name, host)
+        for server in DAMAGE:
+            _make(server, name, host)
+
+    def forget(self) -> None:
+        """Take away whatever our acts have left on the hosts; a new state directory counts its writers from one."""
+        self.on_every_host(self._forget)
+
+    def _forget(self, name: str, host: Hypervisor) -> None:
         shutil.rmtree(host.path(f"{INSTANCES}/.cloudfsck"), ignore_errors=True)
         for path in host.path(KEPT).iterdir():
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-        for server in DAMAGE:
-            _make(server, name, host)
 
     def facts(self, fault: Server, host: str) -> dict[str, Any]:
         """Everything there is of a server on a host; see Hypervisor.facts."""

@@ -294,7 +294,11 @@ class MariaDB(Server):
         return run(["mariadb-dump", f"--socket={self._socket()}", f"--user={self._owner}", *how, name])
 
     def _restore(self, name: str, dump: Path) -> None:
-        run(["mariadb", f"--socket={self._socket()}", f"--user={self._owner}", name], dump.read_text())
+        self.typed(name, dump.read_text())
+
+    def typed(self, name: str, statements: str) -> str:
+        """Run statements in one session of the client, as a person types them, and return the rows without headings."""
+        return run(["mariadb", "-N", f"--socket={self._socket()}", f"--user={self._owner}", name], statements)
 
 
 class PostgreSQL(Server):
