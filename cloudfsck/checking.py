@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cloudfsck import tables
-from cloudfsck.model import GIVEN, Answer, Check, Finding, Gap, Row, State, Trouble, Unknown
+from cloudfsck.model import ALSO, GIVEN, Answer, Check, Finding, Gap, Row, State, Trouble, Unknown
 from cloudfsck.snapshot import Heard, Snapshot
 
 Known = Mapping[tables.Per, set[str]]
@@ -62,7 +62,8 @@ def _finding(name: str, check: Check, row: Row, read: frozenset[str], heard: Hea
 
 def _lacking(row: Row, read: frozenset[str], heard: Heard, known: Known) -> list[Gap]:
     """Every part that could acquit the row and was not heard, on any of the tables that the query reads."""
-    server = str(row["server"] or "")
+    # What is nobody's is asked for by no UUID, and no keyed table can speak for it.
+    ids = {str(one) for one in (row["server"], *(row.get(ALSO) or ())) if one is not None} or {""}
     lacking = []
     for table in sorted(read):
         parts = _parts(tables.BY_NAME[table].per, row, heard, known)
@@ -70,7 +71,7 @@ def _lacking(row: Row, read: frozenset[str], heard: Heard, known: Known) -> list
             per = tables.BY_NAME[table].per
             lacking.append(Gap(table, "", f"it is not known which {per}s there are, and every one counts"))
             continue
-        lacking += [gap for part in parts if (gap := heard.lacks(table, part, server))]
+        lacking += [gap for part in parts if (gap := heard.lacks(table, part, ids))]
     return lacking
 
 
@@ -78,6 +79,8 @@ def _parts(per: tables.Per, row: Row, heard: Heard, known: Known) -> list[str] |
     """The parts of a table that the row rests on; None when they cannot be named."""
     if per == "api":
         return [tables.API]
+    if per == "cinder":
+        return [tables.CINDER]
     if per == "cloud":
         return [""]
     named = row["hosts"] if per == "host" else row["cells"]
@@ -85,7 +88,7 @@ def _parts(per: tables.Per, row: Row, heard: Heard, known: Known) -> list[str] |
         return sorted(named)
     kin = [table.name for table in tables.TABLES if table.per == per]
     everybody = sorted({part for table in kin for part in heard.parts(table)} | known.get(per, set()))
-    listed = heard.lacks("roster", "", "") if per == "host" else heard.lacks("nova_cell_mappings", tables.API, "")
+    listed = heard.lacks("roster", "", ()) if per == "host" else heard.lacks("nova_cell_mappings", tables.API, ())
     return everybody if everybody and listed is None else None
 
 

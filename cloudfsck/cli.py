@@ -45,8 +45,8 @@ from cloudfsck import (
     screen,
 )
 from cloudfsck.acts import hypervisor
-from cloudfsck.config import Config
-from cloudfsck.model import Act, Scope, Trouble
+from cloudfsck.config import NO_CINDER, Config
+from cloudfsck.model import Act, Trouble
 from cloudfsck.proof import Verdict
 from cloudfsck.snapshot import Snapshot
 from cloudfsck.sources import Sources, nova, schema
@@ -192,7 +192,8 @@ class Session:
         except Trouble as error:
             err.print(f"cloudfsck: {error}", style="red", markup=False)
             raise typer.Exit(USAGE) from error
-        self.active = {name: check for name, check in self.checks.items() if name not in self.config.skip}
+        left_out = self.config.left_out(self.checks)
+        self.active = {name: check for name, check in self.checks.items() if name not in left_out}
         self.state = State(self.config.cloud)
         self.sources = Sources(self.config, self.state.holds)
         self.stop = _Stop()
@@ -505,25 +506,40 @@ def accept_restore(context: typer.Context) -> int:
 # ------------------------------------------------------------------------------------------ looking
 
 
+#: What can be shown.
+KINDS: tuple[screen.Kind, ...] = ("server", "volume")
+
+
+def _complete_kind(incomplete: str) -> list[str]:
+    return [kind for kind in KINDS if kind.startswith(incomplete)]
+
+
 @app.command()
 def show(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="What it is: server.")],
+    kind: Annotated[str, typer.Argument(help="What it is: server or volume.", autocompletion=_complete_kind)],
     id: Annotated[str, typer.Argument(help="Its UUID.")],
     format: FormatOption = Format.text,
 ) -> int:
-    """What every place says of one server, side by side.
+    """What every place says of one server or volume, side by side.
 
     Which of them disagrees, why, and what can be done about it.  Changes nothing.
     """
-    if kind != "server":
-        raise typer.BadParameter(f"there is no kind {kind!r}; the kinds are: server")
-    server = id.strip().lower()  # as Nova and libvirt write UUIDs
-    if not UUID.fullmatch(server):
+    if kind not in KINDS:
+        raise typer.BadParameter(f"there is no kind {kind!r}; the kinds are: {' and '.join(KINDS)}")
+    uuid = id.strip().lower()  # as Nova, Cinder and libvirt write them
+    if not UUID.fullmatch(uuid):
         raise typer.BadParameter(f"{id!r} is no UUID, such as 6c48ad26-7dab-5807-85cd-beb4c5e76c69")
     session = Session(context)
-    before, after = session.sources.prove(Scope(frozenset({server}), None))
-    view = screen.look(before, after, server, session.active, session.config, session.state.first_seen, utcnow())
+    if kind == "volume" and session.config.cinder is None:
+        raise Trouble(f"{session.path}: {NO_CINDER}")
+    before, after = session.sources.prove(screen.Subject(kind, uuid).scope)
+    subject = screen.around(kind, uuid, after)
+    if subject.beside:  # what hangs together with it belongs to the picture
+        before.close()
+        after.close()
+        before, after = session.sources.prove(subject.scope)
+    view = screen.look(before, after, subject, session.active, session.config, session.state.first_seen, utcnow())
     before.close()
     after.close()
     width = out.width if out.is_terminal or "COLUMNS" in os.environ else None
@@ -740,7 +756,7 @@ def init(
     settings = config.parse(output, text)
     login = Login(settings.read.database.user, None)
     cells = [Database(url.rpartition("/")[2], url, login) for url in discover.cells(found)]
-    others = [(database, schema.COLUMNS) for database in schema.databases(settings, login)]
+    others = [(database, schema.columns(database)) for database in schema.databases(settings, login)]
     grants = output.with_name(f"{output.stem}-grants.sql")
     # The configuration comes last, and whole: that it exists says that all is done.
     _write(grants, nova.grants(Database(API, settings.nova.api_database, login), cells, others))

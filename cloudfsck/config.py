@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import tomllib
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,6 +21,9 @@ from cloudfsck.model import Trouble
 
 #: Where the file is looked for when -c does not say.
 PLACES = (Path("cloudfsck.toml"), Path("/etc/cloudfsck/cloudfsck.toml"))
+
+#: Why a check whose name begins with cinder- is not made.
+NO_CINDER = "the configuration names no database of Cinder's ([cinder] database)"
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -204,6 +208,11 @@ class Config(_Section):
         if self.hosts.transport == "ssh" and self.read.ssh is None:
             raise ValueError("hosts are reached by SSH, and there is no [read.ssh] with a key")
         return self
+
+    def left_out(self, checks: Iterable[str]) -> dict[str, str]:
+        """Which of these checks are not made, and why: those of [skip], and those of a service that is not named."""
+        unnamed = {name: NO_CINDER for name in checks if self.cinder is None and name.startswith("cinder-")}
+        return {**unnamed, **self.skip}
 
     def place(self, host: str) -> Place:
         """How `host` is reached, with the defaults of [hosts] filled in; `address` is still a template."""

@@ -45,21 +45,28 @@ class Gap:
 
 @dataclass(frozen=True)
 class Scope:
-    """What a reading is asked for.  None stands for everything."""
+    """What a reading is asked for.  None stands for everything.  `also` are the UUIDs of volumes and attachments, and
+    of other servers, that are asked for beside the servers."""
 
     servers: frozenset[str] | None = None
     hosts: frozenset[str] | None = None
+    also: frozenset[str] = frozenset()
 
     @property
     def whole(self) -> bool:
         return self.servers is None and self.hosts is None
+
+    @property
+    def ids(self) -> frozenset[str] | None:
+        """Every UUID that is asked for; None: all."""
+        return None if self.servers is None else self.servers | self.also
 
 
 @dataclass(frozen=True)
 class Piece:
     """One part of one table as a source read it: rows (Arrow), or the reason why there are none.
 
-    `clock` is what the clock of the system said that wrote the rows' dates (UTC, naive), `keys` the servers that
+    `clock` is what the clock of the system said that wrote the rows' dates (UTC, naive), `keys` the UUIDs that
     were asked for (None: all).  `rows` is None exactly when `why` is not.
     """
 
@@ -131,12 +138,16 @@ class Scenario:
 #: Columns that every query gives beside its evidence; the engine, not the operator, reads them.
 GIVEN = ("server", "hosts", "cells", "since", "clock", "by_hand", "rung", "rung_since")
 
+#: A column of the same kind that a query may do without.
+ALSO = "also"
+
 
 @dataclass(frozen=True)
 class Check:
     """One question to the snapshot.  The query selects the bad rows.  Its first column is the key, and it has
 
-    server      the UUID at the root of the case; NULL: it is no server's, and the query reads only tables without key
+    server      the UUID at the root of the case; NULL: it is no server's
+    also        the UUIDs of volumes, attachments and other servers that must be read with it; it may be left out
     hosts       the hosts that could acquit the row; NULL: every host of the roster
     cells       the cells that could acquit it; NULL: every cell
     since       when the fault began, by the date of the object itself; NULL: since we first saw it
@@ -184,8 +195,13 @@ class Finding:
         return str(self.row["server"] or "")
 
     @property
+    def also(self) -> frozenset[str]:
+        """What must be read with it, beside its server."""
+        return frozenset(one for one in self.row.get(ALSO) or () if one is not None)
+
+    @property
     def evidence(self) -> dict[str, Any]:
-        return {name: value for name, value in self.row.items() if name not in GIVEN}
+        return {name: value for name, value in self.row.items() if name not in (*GIVEN, ALSO)}
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,8 @@ def scope(findings: Iterable[Finding]) -> Scope:
     for finding in findings:
         named = finding.row["hosts"]
         hosts = None if named is None or hosts is None else hosts | frozenset(named)
-    return Scope(frozenset(finding.server for finding in findings), hosts)
+    also = frozenset(one for finding in findings for one in finding.also)
+    return Scope(frozenset(finding.server for finding in findings), hosts, also)
 
 
 def unsettled(finding: Finding, check: Check, config: Config, clocks: Mapping[str, dt.datetime]) -> str:
@@ -259,7 +260,7 @@ def _acquitted(
         if (hold.host, hold.server) in condemned if hold.kind == "domain" else (hold.host, hold.entry) in aside:
             continue
         table = "libvirt_domains" if hold.kind == "domain" else "quarantine"
-        if gap := heard.lacks(table, hold.host, hold.server):
+        if gap := heard.lacks(table, hold.host, [hold.server]):
             yield Acquitted(hold, f"nothing is known of it now: {gap}", False)
         elif _stands(snapshot, hold) and hold.check not in judged:
             yield Acquitted(hold, "nothing is known of it now: its check could not look at everything", False)
@@ -328,7 +329,7 @@ def _restored(snapshot: Snapshot, state: State) -> Iterable[str]:
     heard = snapshot.heard()
     yield from _fallen(snapshot, state)
     for cell, number, uuid, taken_at in state.samples():
-        if heard.lacks("nova_instances", cell, uuid) or heard.lacks("nova_shadow_instances", cell, uuid):
+        if heard.lacks("nova_instances", cell, [uuid]) or heard.lacks("nova_shadow_instances", cell, [uuid]):
             continue
         row = snapshot.db.execute(
             "SELECT max(uuid) FROM nova_instances WHERE cell = $cell AND id = $id",
@@ -389,7 +390,7 @@ def _remember(snapshot: Snapshot, state: State) -> None:
     for cell, heights in _heights(snapshot).items():
         state.mark(cell, dict(sorted(heights.items(), key=lambda mark: mark[0] != "migrations")[:SAMPLE]))
     for cell in heard.parts("nova_instances"):
-        if heard.lacks("nova_instances", cell, ""):
+        if heard.lacks("nova_instances", cell, [""]):
             continue
         given = {"cell": cell, "n": SAMPLE // 2, "seed": random.random()}
         rows = snapshot.db.execute(

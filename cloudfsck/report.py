@@ -11,7 +11,7 @@ from rich.text import Text
 from cloudfsck import acts, plan
 from cloudfsck.config import Config
 from cloudfsck.journal import Entry
-from cloudfsck.model import GIVEN, Act, Check, Finding, Gap, Row
+from cloudfsck.model import ALSO, GIVEN, Act, Check, Finding, Gap, Row
 from cloudfsck.proof import Foreign, Verdict, words
 from cloudfsck.state import utcnow
 
@@ -57,7 +57,7 @@ def check_json(verdict: Verdict, checks: Mapping[str, Check], config: Config, sn
              "heard": answer.heard, "looked_at": answer.looked_at}
             for name, answer in verdict.answers.items()
         ],
-        "skipped": [{"check": name, "why": why} for name, why in sorted(config.skip.items())],
+        "skipped": [{"check": name, "why": why} for name, why in sorted(config.left_out(checks).items())],
         "gone": [{"host": name, "why": why} for name, why in sorted(config.hosts.gone.items())],
         "stops": list(verdict.stops),
     }  # fmt: skip
@@ -177,7 +177,10 @@ def check_text(verdict: Verdict, checks: Mapping[str, Check], config: Config) ->
         lines.append(Text("Could not be read, and nothing is said of what rests on it:", "bold magenta"))
         lines += [*gaps_text(verdict.gaps), Text()]
     lines += [Text(f"Nothing is repaired: {stop}", "bold red") for stop in verdict.stops]
-    lines += [Text(f"Skipped: {name}: {why}", "dim") for name, why in sorted(config.skip.items())]
+    left_out = config.left_out(checks)
+    for why in dict.fromkeys(left_out.values()):
+        names = sorted(name for name, reason in left_out.items() if reason == why)
+        lines.append(Text(f"Skipped: {', '.join(names)}: {why}", "dim"))
     lines += [Text(f"Not asked: {name}, gone: {why}", "dim") for name, why in sorted(config.hosts.gone.items())]
     if verdict.foreign:
         lines.append(_foreign(verdict.foreign))
@@ -225,8 +228,10 @@ def _called(row: Row) -> str:
 
 def _facts(row: Row) -> str:
     """The evidence in one line, without what the line above says."""
-    said = {"key", "name", "project", "server", *GIVEN, *_DETAIL}
-    shown = ((name, _plain(value)) for name, value in row.items() if name not in said and value is not None)
+    said = {"key", "name", "project", *GIVEN, ALSO, *_DETAIL}
+    if str(row["server"]) not in str(row["key"]):
+        said.discard("server")
+    shown = ((name, _plain(value)) for name, value in row.items() if name not in said and value not in (None, []))
     return ", ".join(
         f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}" for name, value in shown
     )

@@ -51,6 +51,7 @@ class World:
         return {
             "cloud": frozenset({""}),
             "api": frozenset({tables.API}),
+            "cinder": frozenset({tables.CINDER}),
             "cell": frozenset(cells),
             "host": frozenset(hosts),
         }

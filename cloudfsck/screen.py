@@ -1,6 +1,6 @@
-"""The screen of one server: what every place says of it side by side, which row disagrees, and the verdict.
+"""The screen of one server or volume: what every place says of it side by side, which row disagrees, the verdict.
 
-Two readings of the server go in, a rich text or JSON comes out.  What a place says is declared in LINES; which row
+Two readings of it go in, a rich text or JSON comes out.  What a place says is declared in LINES; which row
 disagrees is told by the findings alone: a row is marked when the check of a finding accuses its table.
 """
 
@@ -17,20 +17,67 @@ from rich.text import Text
 from cloudfsck import checking, proof, report
 from cloudfsck.acts.directory import size
 from cloudfsck.config import Config
-from cloudfsck.model import Check, Finding, Gap, Row
+from cloudfsck.model import Check, Finding, Gap, Row, Scope
 from cloudfsck.proof import words
 from cloudfsck.snapshot import Heard, Snapshot, same
-from cloudfsck.tables import API, BY_NAME, TABLES, Table
+from cloudfsck.tables import API, BY_NAME, CINDER, TABLES, Table
+
+Kind = Literal["server", "volume"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is shown: its UUID, and those of what hangs together with it: a server's volumes and attachments, or a
+    volume's servers and attachments."""
+
+    kind: Kind
+    id: str
+    beside: frozenset[str] = frozenset()
+
+    @property
+    def scope(self) -> Scope:
+        """What must be read to show it."""
+        if self.kind == "server":
+            return Scope(frozenset({self.id}), None, self.beside)
+        return Scope(frozenset(), None, self.beside | {self.id})
+
+
+#: What hangs together with a server, and with a volume, by whoever says so.
+_BESIDE: Mapping[Kind, str] = {
+    "server": """
+        SELECT unnest([volume, attachment]) AS id FROM server_volumes WHERE server = $id
+        UNION
+        SELECT unnest([volume, attachment]) FROM live_attachments WHERE server = $id
+        UNION
+        SELECT unnest([serial, alias, stored]) FROM libvirt_disks WHERE uuid = $id
+        """,
+    "volume": """
+        SELECT unnest([server, attachment]) AS id FROM server_volumes WHERE volume = $id
+        UNION
+        SELECT unnest([server, attachment]) FROM live_attachments WHERE volume = $id
+        UNION
+        SELECT unnest([uuid, stored]) FROM libvirt_disks WHERE $id IN (serial, alias, stored)
+        UNION
+        SELECT stored FROM live_volumes WHERE volume = $id
+        """,
+}
+
+
+def around(kind: Kind, id: str, snapshot: Snapshot) -> Subject:
+    """The subject, with what a reading of it alone says that hangs together with it."""
+    found = snapshot.rows(f"SELECT DISTINCT id FROM ({_BESIDE[kind]}) WHERE id <> $id", {"id": id})
+    return Subject(kind, id, frozenset(str(row["id"]) for row in found))
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a place's block: the rows of a table, put into words.
+    """One line of a place's block: the rows of a table, put into words.  `of` are the kinds of subject that have it.
 
     `says` is the row in a word or two, `date` the column that tells when, `more` the columns beside them (one with a
     `?` is shown only where it is true or there is something in it).  `plus` are columns that take SQL, in which the
-    row is `t`; they are shown without their name.  `where` says which rows of the table are meant; of many only the
-    newest `last` are shown and those that are `open`.  That there is no row is told where `always` is set.
+    row is `t` and the subject's UUID $id; they are shown without their name.  `where` says which rows of the table are
+    meant; of many only the newest `last` are shown and those that are `open`.  That there is no row is told of the
+    kinds in `always`.
     """
 
     label: str
@@ -42,24 +89,37 @@ class Line:
     where: str = "TRUE"
     open: str = "FALSE"
     last: int | None = None
-    always: bool = False
+    always: str = ""
+    of: str = "server"
 
 
+_BOTH = "server volume"
+
+
+def _other(what: str, column: str) -> dict[str, str]:
+    """A column that says whose row it is, where that is not the subject."""
+    return {what: f"CASE WHEN t.{column} <> $id THEN '{what} ' || t.{column} END"}
+
+
+_WHICH, _WHOSE, _VOLUME = _other("server", "uuid"), _other("server", "instance_uuid"), _other("volume", "volume_id")
 _LIVES = {"row": "CASE WHEN t.deleted = 0 THEN 'row lives' ELSE 'row deleted' END"}
 _WAY = {"way": "coalesce(t.source_compute, 'nowhere') || ' -> ' || coalesce(t.dest_compute, 'no host yet')"}
 _HELD = "FROM held_domains h WHERE h.host = t.host AND h.server = t.uuid"
 
 #: What each place says, in this order.
 LINES: tuple[Line, ...] = (
-    Line("mapping", "nova_instance_mappings", "in {in_cell}", "updated_at", "queued_for_delete created_at", always=True,
+    Line("mapping", "nova_instance_mappings", "in {in_cell}", "updated_at", "queued_for_delete created_at",
+         always="server",
          plus={"in_cell": "coalesce((SELECT any_value(c.cell) FROM nova_cell_mappings c WHERE c.id = t.cell_id),"
                           " 'cell number ' || t.cell_id, 'no cell yet')"}),
-    Line("build request", "nova_build_requests", "asked for", "created_at", always=True),
-    Line("request spec", "nova_request_specs", "kept", always=True),
+    Line("build request", "nova_build_requests", "asked for", "created_at", "server", plus=_WHOSE,
+         always="server", of=_BOTH),
+    Line("request spec", "nova_request_specs", "kept", always="server"),
     Line("row", "nova_instances", "{vm_state}", "updated_at",
-         "row task_state power_state host node hidden? deleted_at?", plus=_LIVES, always=True),
+         "server row task_state power_state host node hidden? deleted_at?", plus=_LIVES | _WHICH, always="server",
+         of=_BOTH),
     Line("shadow row", "nova_shadow_instances", "{vm_state}", "updated_at",
-         "archived power_state host node deleted_at?", plus={"archived": "'archived'"}),
+         "server archived power_state host node deleted_at?", plus={"archived": "'archived'"} | _WHICH, of=_BOTH),
     Line("migration", "nova_migrations", "{migration_type} {status}", "updated_at", "way id created_at", plus=_WAY,
          last=3, open="EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = t.instance_uuid"
               " AND starts_with(b.why, 'migration ' || t.id || ' '))"),
@@ -72,14 +132,29 @@ LINES: tuple[Line, ...] = (
     Line("fault", "nova_instance_faults", "{code}", "created_at", "sentence host", plus={"sentence": "t.message"},
          last=1),
     Line("disk", "nova_block_device_mapping", "{device_name} {destination_type}", "updated_at",
-         "volume_id? attachment_id? boot_index? delete_on_termination?", open="coalesce(t.deleted, 0) = 0", last=0),
-    Line("domain", "libvirt_domains", "{state}", "held", "rung reason? id persistent job? unmarked name", always=True,
-         plus={"rung": f"(SELECT 'cloudfsck holds it ' || h.rung {_HELD})", "held": f"(SELECT h.since {_HELD})",
+         "server volume attachment_id? places? boot_index? delete_on_termination?",
+         plus=_WHOSE | _VOLUME,
+         where="t.volume_id IS NOT NULL OR t.instance_uuid = $id", open="coalesce(t.deleted, 0) = 0", last=0,
+         always="volume", of=_BOTH),
+    Line("volume", "cinder_volumes", "{status}", "updated_at",
+         "volume deleted? attach_status migration_status? multiattach? _name_id? host size display_name?",
+         plus=_other("volume", "id"), always="volume", of=_BOTH),
+    Line("attachment", "cinder_volume_attachment", "{attach_status}", "updated_at",
+         "server volume attachment attached_host? connector_host? places?",
+         plus={**_WHOSE, **_VOLUME, "attachment": "'attachment ' || t.id"},
+         open="NOT coalesce(t.deleted, FALSE)", last=0, always="volume", of=_BOTH),
+    Line("worker", "cinder_workers", "{status}", "updated_at", "resource_id", of=_BOTH),
+    Line("domain", "libvirt_domains", "{state}", "held", "server rung reason? id persistent job? unmarked name",
+         always="server", of=_BOTH,
+         plus={**_WHICH, "rung": f"(SELECT 'cloudfsck holds it ' || h.rung {_HELD})",
+               "held": f"(SELECT h.since {_HELD})",
                "unmarked": "CASE WHEN NOT t.nova THEN 'without Nova''s marks' END"}),
-    Line("process", "qemu_processes", "pid {pid}", "started", "gone", always=True,
+    Line("disk", "libvirt_disks", "{target} {device}", "", "server serial? alias? stored? source config",
+         where="t.serial IS NOT NULL OR t.alias IS NOT NULL OR t.stored IS NOT NULL", plus=_WHICH, of=_BOTH),
+    Line("process", "qemu_processes", "pid {pid}", "started", "gone", always="server",
          plus={"gone": "CASE WHEN t.unnamed > 0 THEN t.unnamed || ' of its open files have no name any more' END"}),
     Line("directory", "instance_dirs", "{bytes}", "changed", "open_by symlink? path", where="t.kind = 'instance'",
-         always=True),
+         always="server"),
     Line("_resize", "instance_dirs", "{bytes}", "changed", "open_by symlink? path", where="t.kind = 'resize'"),
     Line("_del", "instance_dirs", "{bytes}", "changed", "open_by symlink? path", where="t.kind = 'del'"),
     Line("quarantine", "quarantine", "{bytes}", "at", "broken was_path path",
@@ -89,7 +164,13 @@ LINES: tuple[Line, ...] = (
 )  # fmt: skip
 
 #: The places, in the order of their blocks, and what a block is headed.
-_PLACES = {"api": "Nova's API database", "cell": "cell {part}", "host": "host {part}", "cloud": "cloudfsck itself"}
+_PLACES = {
+    "api": "Nova's API database",
+    "cell": "cell {part}",
+    "cinder": "Cinder's database",
+    "host": "host {part}",
+    "cloud": "cloudfsck itself",
+}
 
 _POWER = {
     0: "none",
@@ -157,10 +238,10 @@ class Block:
 
 @dataclass(frozen=True)
 class View:
-    """All that is known of one server now.  `places` has its rows as they were read, `quiet` sums up who was heard and
+    """All that is known of one subject now.  `places` has its rows as they were read, `quiet` sums up who was heard and
     knows nothing of it."""
 
-    server: str
+    subject: Subject
     name: str
     project: str
     now: dt.datetime
@@ -193,12 +274,12 @@ class View:
 
 
 def look(
-    before: Snapshot, after: Snapshot, server: str, checks: Mapping[str, Check], config: Config,
+    before: Snapshot, after: Snapshot, subject: Subject, checks: Mapping[str, Check], config: Config,
     first_seen: Callable[[str, str], dt.datetime | None], now: dt.datetime,
 ) -> View:  # fmt: skip
-    """Put two readings of one server side by side; what is shown is the later one."""
-    found = _findings(before, after, server, checks, config, first_seen)
-    wide: dict[str, list[Row]] = {table.name: _rows(after, table, server) for table in TABLES if table.key}
+    """Put two readings of one subject side by side; what is shown is the later one."""
+    found = _findings(before, after, subject, checks, config, first_seen)
+    wide: dict[str, list[Row]] = {table.name: _rows(after, table, subject) for table in TABLES if table.key}
     places = {
         name: [{column.name: row[column.name] for column in BY_NAME[name].columns} for row in rows]
         for name, rows in wide.items()
@@ -212,30 +293,36 @@ def look(
         for number, row in enumerate(rows)
         if _accuses(finding, BY_NAME[name], row)
     ]
-    blocks, quiet = _Blocks(after, server, wide, marks, config, now).all()
-    busy = after.rows("SELECT DISTINCT why FROM busy_servers WHERE server = $server ORDER BY why", {"server": server})
+    blocks, quiet = _Blocks(after, subject, wide, marks, config, now).all()
+    busy = after.rows(
+        f"SELECT DISTINCT why FROM busy_{subject.kind}s WHERE {subject.kind} = $id ORDER BY why", {"id": subject.id}
+    )
     gaps = [gap for _, gap in sorted(after.heard().gaps.items())]
     return View(
-        server, *_called(places), now, places, tuple(blocks), tuple(quiet), tuple(row["why"] for row in busy),
+        subject, *_called(subject, places), now, places, tuple(blocks), tuple(quiet), tuple(row["why"] for row in busy),
         tuple(found), tuple(marks), tuple(gaps),
     )  # fmt: skip
 
 
 def _findings(
-    before: Snapshot, after: Snapshot, server: str, checks: Mapping[str, Check], config: Config,
+    before: Snapshot, after: Snapshot, subject: Subject, checks: Mapping[str, Check], config: Config,
     first_seen: Callable[[str, str], dt.datetime | None],
 ) -> list[Finding]:  # fmt: skip
-    """What the checks find wrong with the server, and what keeps each finding from counting."""
+    """What the checks find wrong with the subject, and what keeps each finding from counting."""
+
+    def concerns(finding: Finding) -> bool:
+        return subject.id == finding.server or not finding.also.isdisjoint({subject.id, *subject.beside})
+
     earlier = {
         (one.check, one.key): one
         for answer in checking.run_all(checks, before).values()
         for one in answer.findings
-        if one.server == server
+        if concerns(one)
     }
     clocks = after.clocks()
     found = []
     for answer in checking.run_all(checks, after).values():
-        for finding in (one for one in answer.findings if one.server == server):
+        for finding in filter(concerns, answer.findings):
             one = replace(finding, first_seen=first_seen(finding.check, finding.key))
             was = earlier.get((one.check, one.key))
             if one.state == "seen" and (was is None or not same(was.row, one.row)):
@@ -246,22 +333,21 @@ def _findings(
     return found
 
 
-def _rows(snapshot: Snapshot, table: Table, server: str) -> list[Row]:
-    """The rows of a table that are about the server, with what LINES want to know of them beside."""
+def _rows(snapshot: Snapshot, table: Table, subject: Subject) -> list[Row]:
+    """The rows of a table that are about the subject, with what LINES want to know of them beside."""
     asked = [f't."{column.name}"' for column in table.columns]
     for number, line in enumerate(LINES):
         if line.table == table.name:
             asked += [f'({sql}) AS "{number} {name}"' for name, sql in line.plus.items()]
             asked += [f'({line.where}) AS "{number} where"', f'({line.open}) AS "{number} open"']
-    mine = " OR ".join(f't."{column}" = $server' for column in table.key)
-    return list(
-        snapshot.rows(f"SELECT {', '.join(asked)} FROM {table.name} t WHERE {mine} ORDER BY ALL", {"server": server})
-    )
+    mine = " OR ".join(f't."{column}" = $id OR t."{column}" IN $beside' for column in table.key)
+    query = f"SELECT {', '.join(asked)} FROM {table.name} t WHERE {mine} ORDER BY ALL"
+    return list(snapshot.rows(query, {"id": subject.id, "beside": sorted(subject.beside)}))
 
 
 def _part(table: Table, row: Row) -> str:
     """The place that a row was read from."""
-    return str(row[table.part]) if table.part else API if table.per == "api" else ""
+    return str(row[table.part]) if table.part else {"api": API, "cinder": CINDER}.get(table.per, "")
 
 
 def _accuses(finding: Finding, table: Table, row: Row) -> bool:
@@ -274,9 +360,11 @@ def _accuses(finding: Finding, table: Table, row: Row) -> bool:
     )
 
 
-def _called(places: Mapping[str, Sequence[Row]]) -> tuple[str, str]:
-    """The server's name and project, by whoever knows them."""
+def _called(subject: Subject, places: Mapping[str, Sequence[Row]]) -> tuple[str, str]:
+    """The subject's name and project, by whoever knows them."""
     sources = (
+        ("cinder_volumes", "display_name", "project_id"),
+    ) if subject.kind == "volume" else (
         ("nova_instances", "display_name", "project_id"), ("nova_shadow_instances", "display_name", "project_id"),
         ("libvirt_domains", "nova_name", "project"), ("nova_instance_mappings", "", "project_id"),
     )  # fmt: skip
@@ -288,14 +376,14 @@ def _called(places: Mapping[str, Sequence[Row]]) -> tuple[str, str]:
 
 
 class _Blocks:
-    """The blocks of a server, made of one reading."""
+    """The blocks of a subject, made of one reading."""
 
     def __init__(
-        self, snapshot: Snapshot, server: str, rows: Mapping[str, Sequence[Row]], marks: Sequence[Mark],
+        self, snapshot: Snapshot, subject: Subject, rows: Mapping[str, Sequence[Row]], marks: Sequence[Mark],
         config: Config, now: dt.datetime,
     ) -> None:  # fmt: skip
         self.snapshot = snapshot
-        self.server = server
+        self.subject = subject
         self.rows = rows
         self.marks = marks
         self.config = config
@@ -318,9 +406,8 @@ class _Blocks:
             for part in sorted(parts | speaking | named):
                 title = _PLACES.get(per, f"{per} {{part}}").format(part=part)
                 about = abouts[part].text if per == "host" and part in abouts else ""
-                lacks = {
-                    table.name: gap.why for table in tables if (gap := self.heard.lacks(table.name, part, self.server))
-                }
+                gaps = {table.name: self.heard.lacks(table.name, part, [self.subject.id]) for table in tables}
+                lacks = {name: gap.why for name, gap in gaps.items() if gap}
                 if part not in parts:
                     blocks.append(Block(title, about, unheard=f"not asked: {self._unasked(part)}"))
                 elif len(lacks) == len(tables) and len(set(lacks.values())) == 1:
@@ -334,7 +421,7 @@ class _Blocks:
 
     def _quiet(self, per: str, silent: Sequence[str], others: bool) -> list[str]:
         said = []
-        listed = {"host": self.heard.lacks("roster", "", ""), "cell": self.heard.lacks("nova_cell_mappings", API, "")}
+        listed = {"host": self.heard.lacks("roster", "", ()), "cell": self.heard.lacks("nova_cell_mappings", API, ())}
         if silent and per in ("host", "cell"):
             place = f"{per}{'s' if len(silent) > 1 else ''}"
             names = f": {', '.join(silent)}" if len(silent) < 6 else ""
@@ -349,10 +436,11 @@ class _Blocks:
         missing: list[str] = []
         told: set[str] = set()
         for number, line in enumerate(LINES):
-            if line.table not in own:
+            if line.table not in own or self.subject.kind not in line.of.split():
                 continue
+            always = self.subject.kind in line.always.split()
             if line.table in lacks:
-                if line.always or lacks[line.table] not in told:
+                if always or lacks[line.table] not in told:
                     yield Said(line.label, f"not heard: {lacks[line.table]}", style="magenta")
                 told.add(lacks[line.table])
                 continue
@@ -360,12 +448,13 @@ class _Blocks:
                 (index, row) for index, row in enumerate(self.rows[line.table])
                 if _part(BY_NAME[line.table], row) == part and row[f"{number} where"]
             ]  # fmt: skip
-            if not mine and line.always:
+            if not mine and always:
                 missing.append(f"no {line.label}")
             yield from self._rows_of(number, line, mine)
         if missing:
             yield Said("", ", ".join(missing), style="dim")
-        yield from self._rest(own - {line.table for line in LINES}, part, lacks, told)
+        if self.subject.kind == "server":  # of what hangs together with a volume the lines tell all that matters
+            yield from self._rest(own - {line.table for line in LINES}, part, lacks, told)
 
     def _rows_of(self, number: int, line: Line, mine: Sequence[tuple[int, Row]]) -> Iterable[Said]:
         """The rows of a line that are shown: all, or the newest and those that are open or accused."""
@@ -508,12 +597,12 @@ def text(view: View, checks: Mapping[str, Check], config: Config, width: int | N
     read = f"read {view.now:%Y-%m-%d %H:%M:%S} UTC"
     of = f"of project {view.project}, {read}" if view.project else read
     lines = [
-        Text.assemble((view.server, "bold"), f"  {view.name}" if view.name else ""),
+        Text.assemble((view.subject.id, "bold"), f"  {view.name}" if view.name else ""),
         Text(_fold(of, width, 0), "dim"),
         Text(),
     ]
     if not view.places:
-        lines += [Text(f"No place that was read knows {view.server}."), Text()]
+        lines += [Text(f"No place that was read knows {view.subject.id}."), Text()]
     columns = _Columns.of(view.blocks, width)
     for block in view.blocks:
         about = _fold(block.about, width, len(block.title) + 2)
@@ -661,7 +750,7 @@ def as_json(view: View, checks: Mapping[str, Check]) -> dict[str, Any]:
     says, _ = _VERDICTS[view.outcome]
     return {
         "schema_version": report.VERSION,
-        "server": view.server,
+        view.subject.kind: view.subject.id,
         "name": view.name or None,
         "project": view.project or None,
         "read_at": f"{view.now.replace(microsecond=0).isoformat()}Z",

@@ -13,10 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Per = Literal["cloud", "api", "cell", "host"]
+Per = Literal["cloud", "api", "cell", "cinder", "host"]
 
-#: The single part of each table that is read from Nova's API database.
+#: The single part of each table that is read from Nova's API database, and of each from Cinder's.
 API = "nova_api"
+CINDER = "cinder"
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """`key` names the columns that hold a server's UUID: a scoped reading asks for those rows alone; a table without
-    one is read whole for its part.  `origin` is the table's name in the service's own database, `where` a filter that
-    the source applies, as SQL that MariaDB, PostgreSQL and SQLite understand.  `late` marks a table that older
-    releases do not have: there it is empty, not a gap.  `distinct` marks one that has each row of its columns once,
-    taken of a service's table that another of ours reads as well.
+    """`key` names the columns that hold the UUID of a server, a volume or an attachment: a scoped reading asks for
+    those rows alone; a table without one is read whole for its part.  `origin` is the table's name in the service's own
+    database, `where` a filter that the source applies, as SQL that MariaDB, PostgreSQL and SQLite understand.  `late`
+    marks a table that older releases do not have: there it is empty, not a gap.  `distinct` marks one that has each row
+    of its columns once, taken of a service's table that another of ours reads as well.  `apart` names columns of JSON
+    with secrets in them, of which the source keeps what stands in CONNECTION alone.
     """
 
     name: str
@@ -45,26 +47,64 @@ class Table:
     where: str = ""
     late: bool = False
     distinct: bool = False
+    apart: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> tuple[Column, ...]:
+        """The columns as the service has them, those of JSON in place of what is made of them."""
+        made = {self.part, *(column.name for each in self.apart for column in taken(each))}
+        columns = [column for column in self.columns if column.name not in made]
+        return (*columns, *(Column(name, "VARCHAR", "A column of JSON.", False) for name in self.apart))
 
     @property
     def part(self) -> str | None:
         return {"cell": "cell", "host": "host"}.get(self.per)
 
 
+def _columns(text: str) -> list[Column]:
+    fields = []
+    for line in text.strip().splitlines():
+        column, kind, sentence = line.split(maxsplit=2)
+        fields.append(Column(column.rstrip("?"), kind, sentence.strip(), column.endswith("?")))
+    return fields
+
+
+def taken(column: str) -> list[Column]:
+    """The columns that are made of a column of JSON."""
+    return _columns(CONNECTION[column])
+
+
 def _table(
     name: str, per: Per, text: str, columns: str, key: str = "", origin: str = "", where: str = "",
-    late: bool = False, distinct: bool = False,
+    late: bool = False, distinct: bool = False, apart: str = "",
 ) -> Table:  # fmt: skip
     fields = []
     if per == "cell":
         fields.append(Column("cell", "VARCHAR", "The cell that the row was read from.", False))
     if per == "host":
         fields.append(Column("host", "VARCHAR", "The host as Nova names it ([DEFAULT] host of its nova.conf).", False))
-    for line in columns.strip().splitlines():
-        column, kind, sentence = line.split(maxsplit=2)
-        fields.append(Column(column.rstrip("?"), kind, sentence.strip(), column.endswith("?")))
-    return Table(name, per, " ".join(text.split()), tuple(fields), tuple(key.split()), origin, where, late, distinct)
+    fields += _columns(columns)
+    for column in apart.split():
+        fields += taken(column)
+    return Table(name, per, " ".join(text.split()), tuple(fields), tuple(key.split()), origin, where, late, distinct,
+                 tuple(apart.split()))  # fmt: skip
 
+
+#: What is kept of a column of JSON that is taken apart at its source (sources/connection.py).
+CONNECTION = {
+    "connection_info": """
+    connected      BOOLEAN    Whether it says how to reach the volume; NULL where it cannot be read.
+    driver         VARCHAR    iscsi, rbd, nfs, fibre_channel, nvmeof, …
+    places         VARCHAR[]  Where the volume is on its backend: iqn/lun, wwn/lun, nqn/uuid, pool/image, export/file.
+    portals        VARCHAR[]  The addresses at which that is reached.
+    multipath_id   VARCHAR    The WWID of its multipath map.
+    device_path    VARCHAR    The device that it had when it was connected.
+""",
+    "connector": """
+    connector_host VARCHAR    The host that it is connected to, by the connector; NULL where there is none.
+    initiator      VARCHAR    That host's iSCSI name.
+""",
+}
 
 _INSTANCES = """
     id            BIGINT     The row's number in its cell; part of the default domain name, no identity across cells.
@@ -453,17 +493,19 @@ TABLES: tuple[Table, ...] = (
     _table(
         "nova_block_device_mapping",
         "cell",
-        "The disks of servers, live and deleted.  connection_info is not read: it holds CHAP secrets.",
+        "The disks of servers.  Deleted rows are not read.",
         _BLOCK_DEVICES,
-        key="instance_uuid",
+        key="instance_uuid volume_id",
         origin="block_device_mapping",
+        where="deleted = 0",
+        apart="connection_info",
     ),
     _table(
         "nova_shadow_block_device_mapping",
         "cell",
         "The same, archived.",
         _BLOCK_DEVICES,
-        key="instance_uuid",
+        key="instance_uuid volume_id",
         origin="shadow_block_device_mapping",
     ),
     _table(
@@ -565,6 +607,72 @@ TABLES: tuple[Table, ...] = (
         late=True,
     ),
     _table(
+        "cinder_volumes",
+        "cinder",
+        "The volumes, live and deleted.  provider_auth is not read: it holds CHAP secrets.",
+        """
+        id                VARCHAR    The volume.
+        _name_id          VARCHAR    The one that it is named after on its backend, if that is another.
+        project_id        VARCHAR    Its owner.
+        display_name      VARCHAR    The name that the owner gave it.
+        host              VARCHAR    The backend that has it: host@backend#pool.
+        size              BIGINT     GiB.
+        status            VARCHAR    available, reserved, attaching, in-use, detaching, error, deleting, …
+        attach_status     VARCHAR    detached, reserved, attaching, attached, detaching, error_attaching, …
+        migration_status  VARCHAR    migrating, completing, success, …; target:<volume>: made to replace it.
+        previous_status   VARCHAR    What it was before it was backed up or extended.
+        multiattach       BOOLEAN    Whether several servers may have it at once.
+        bootable          BOOLEAN    Whether a server may boot from it.
+        use_quota?        BOOLEAN    Whether it counts for its owner; one of Cinder's own does not.
+        created_at        TIMESTAMP  When it was asked for.
+        updated_at        TIMESTAMP  When the row last changed.
+        deleted_at        TIMESTAMP  When it was deleted.
+        deleted           BOOLEAN    Whether it is deleted.
+        """,
+        key="id",
+        origin="volumes",
+    ),
+    _table(
+        "cinder_volume_attachment",
+        "cinder",
+        "What each volume is attached to, or reserved for.  Deleted rows are not read.",
+        """
+        id             VARCHAR    The attachment.
+        volume_id      VARCHAR    The volume.
+        instance_uuid  VARCHAR    The server; NULL where a host has it, as while an image is copied.
+        attached_host  VARCHAR    That host.
+        mountpoint     VARCHAR    /dev/vdb, …
+        attach_status  VARCHAR    reserved, attaching, attached, detaching, error_attaching, …
+        attach_mode    VARCHAR    rw, ro or null.
+        attach_time    TIMESTAMP  When it was attached.
+        detach_time    TIMESTAMP  When it was detached.
+        created_at     TIMESTAMP  When it was reserved.
+        updated_at     TIMESTAMP  When the row last changed.
+        deleted_at     TIMESTAMP  When it was deleted.
+        deleted        BOOLEAN    Whether it is deleted.
+        """,
+        key="volume_id instance_uuid id",
+        origin="volume_attachment",
+        where="NOT deleted",
+        apart="connection_info connector",
+    ),
+    _table(
+        "cinder_workers",
+        "cinder",
+        "What a service of Cinder is at; the row is gone when it is done.",
+        """
+        id             BIGINT     The row's number.
+        resource_type  VARCHAR    Volume, Snapshot, Backup, …
+        resource_id    VARCHAR    The volume, snapshot or backup.
+        status         VARCHAR    creating, deleting, extending, …
+        service_id     BIGINT     The service that does it; NULL until one has begun.
+        updated_at     TIMESTAMP  When it began, or last said so.
+        deleted        BOOLEAN    Whether it is deleted.
+        """,
+        key="resource_id",
+        origin="workers",
+    ),
+    _table(
         "hypervisors",
         "host",
         "What a host says of itself.",
@@ -612,10 +720,12 @@ TABLES: tuple[Table, ...] = (
         type    VARCHAR    file, block, network, …
         device  VARCHAR    disk, cdrom, …
         source  VARCHAR    The path, or pool/image of a network disk.
-        serial  VARCHAR    The Cinder volume, for one of those.
+        serial  VARCHAR    The Cinder volume, for one of those; after it was moved it may still be another's.
+        alias   VARCHAR    The Cinder volume in the alias ua-<volume>, which later releases of Nova give it.
+        stored  VARCHAR    The volume whose name on its backend the source has: its _name_id where it has one.
         backing VARCHAR[]  The backing chain that the XML shows.
         """,
-        key="uuid",
+        key="uuid serial alias stored",
     ),
     _table(
         "libvirt_interfaces",

@@ -299,3 +299,80 @@ UNION ALL
 SELECT instance_uuid, 'a request specification' FROM nova_request_specs
 UNION ALL
 SELECT instance_uuid, 'a membership in a server group' FROM nova_instance_group_members;
+
+-- Volumes that live, and what they are attached to or reserved for.
+CREATE VIEW live_volumes AS
+SELECT v.id AS volume, coalesce(v._name_id, v.id) AS stored, v.display_name AS name, v.project_id AS project, v.host AS backend,
+       v.status, v.attach_status, v.migration_status, coalesce(v.multiattach, FALSE) AS multiattach, v.created_at, v.updated_at
+  FROM cinder_volumes v
+ WHERE NOT coalesce(v.deleted, FALSE);
+
+CREATE VIEW live_attachments AS
+SELECT a.id AS attachment, a.volume_id AS volume, a.instance_uuid AS server, a.attached_host, a.connector_host,
+       a.attach_status AS status, a.connected, a.driver, a.places, a.created_at, a.updated_at,
+       greatest(a.created_at, a.updated_at) AS changed
+  FROM cinder_volume_attachment a
+ WHERE NOT coalesce(a.deleted, FALSE);
+
+-- The volumes that Nova's servers have, by Nova's own rows.
+CREATE VIEW server_volumes AS
+SELECT b.cell, b.id, b.instance_uuid AS server, b.volume_id AS volume, b.attachment_id AS attachment, b.device_name, b.device_path,
+       b.connected, b.driver, b.places, b.created_at, b.updated_at, greatest(b.created_at, b.updated_at) AS changed
+  FROM nova_block_device_mapping b
+ WHERE coalesce(b.deleted, 0) = 0
+   AND b.destination_type = 'volume'
+   AND NOT coalesce(b.no_device, FALSE)
+   AND b.volume_id IS NOT NULL;
+
+-- The volumes that guests have as disks, also as a LUN or CD-ROM.  A disk may bear its volume's name in any of three
+-- places, and where Nova exchanged one volume for another it bears the old one's until a hard reboot (nova/virt/libvirt/
+-- driver.py: _swap_volume): then only where it lies tells.  A LUN bears no serial (nova/virt/libvirt/config.py).  A disk
+-- that is one of its server's volumes, by Nova's rows, is no other; one that is none (`known` is false) is each that it
+-- could be.
+CREATE VIEW guest_volumes AS
+WITH named AS (
+    SELECT d.host, d.server, d.target, TRUE AS told, coalesce(v.volume, d.volume) AS volume
+      FROM (SELECT k.host, k.uuid AS server, k.target, unnest(list_distinct([k.serial, k.alias, k.stored])) AS volume
+              FROM libvirt_disks k) d
+      LEFT JOIN live_volumes v ON v.stored = d.volume
+    UNION ALL
+    SELECT k.host, k.uuid AS server, k.target, FALSE AS told, m.volume
+      FROM libvirt_disks k
+      JOIN server_volumes m ON m.server = k.uuid
+     WHERE m.device_path = k.source
+        OR (k.device = 'lun' AND m.device_name = '/dev/' || k.target)),
+judged AS (
+    SELECT n.host, n.server, n.target, n.volume, n.told,
+           m.server IS NOT NULL AND (n.told OR NOT bool_or(n.told) OVER (PARTITION BY n.host, n.server, n.volume)) AS known
+      FROM named n
+      LEFT JOIN server_volumes m ON m.server = n.server AND m.volume = n.volume)
+SELECT DISTINCT e.host, e.server, e.target, e.volume, e.known
+  FROM (SELECT j.*, bool_or(j.known) OVER (PARTITION BY j.host, j.server, j.target) AS explained
+          FROM judged j
+         WHERE j.told OR j.known) e
+ WHERE e.known OR NOT e.explained;
+
+-- Volumes on which something is under way, and why we think so (cinder/volume/manager.py; cinder/objects/fields.py).
+CREATE VIEW busy_volumes AS
+SELECT v.volume, 'its status is ' || v.status AS why
+  FROM live_volumes v
+ WHERE v.status IN ('creating', 'deleting', 'downloading', 'uploading', 'retyping', 'extending', 'managing',
+                    'restoring-backup', 'backing-up', 'awaiting-transfer', 'maintenance')
+UNION ALL
+SELECT v.volume, 'its migration_status is ' || v.migration_status
+  FROM live_volumes v
+ WHERE v.migration_status IN ('starting', 'migrating', 'completing')
+    OR starts_with(v.migration_status, 'target:')
+UNION ALL
+SELECT w.resource_id, 'a service of Cinder is at it: ' || w.status
+  FROM cinder_workers w
+ WHERE w.resource_type = 'Volume'
+   AND NOT coalesce(w.deleted, FALSE)
+UNION ALL
+SELECT a.volume, 'its server: ' || b.why
+  FROM live_attachments a
+  JOIN busy_servers b ON b.server = a.server
+UNION ALL
+SELECT m.volume, 'its server: ' || b.why
+  FROM server_volumes m
+  JOIN busy_servers b ON b.server = m.server;

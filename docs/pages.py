@@ -214,7 +214,13 @@ _ABOUT_VIEWS = """
 Facts that many checks need, named once in `cloudfsck/views.sql`. An unknown value never makes anything look dead.
 """
 
-_PER = {"cloud": "the cloud", "api": "Nova's API database", "cell": "each cell", "host": "each host"}
+_PER = {
+    "cloud": "the cloud",
+    "api": "Nova's API database",
+    "cell": "each cell",
+    "cinder": "Cinder's database",
+    "host": "each host",
+}
 
 _OWN_TABLES = {
     "ledger": "One row for each part of each table: whether it was read, for whom, when, and why not.",
@@ -223,8 +229,11 @@ _OWN_TABLES = {
 
 _OWN_COLUMNS = {
     ("ledger", "table_name"): "The table.",
-    ("ledger", "per"): "What its parts are parts of: cloud, api, cell or host.",
-    ("ledger", "part"): "The cell or the host; nova_api for Nova's API database; empty for the cloud.",
+    ("ledger", "per"): "What its parts are parts of: cloud, api, cell, cinder or host.",
+    (
+        "ledger",
+        "part",
+    ): "The cell or the host; nova_api for Nova's API database, cinder for Cinder's; empty for the cloud.",
     ("ledger", "whole"): "Whether the part was read whole.",
     ("ledger", "why"): "Why it was not.",
     ("ledger", "clock"): "What the clock of that system said then.",

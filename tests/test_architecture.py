@@ -26,6 +26,7 @@ MAY_CATCH_EVERYTHING = {
     "snapshot.py": "a stream that breaks off is a gap; connectorx panics with a BaseException",
     "sources/database.py": "the same: a PanicException is no Exception",
     "sources/nova.py": "whatever a source raises is a gap with its reason",
+    "sources/service.py": "the same",
     "sources/probe.py": "whatever fails on a host is said in the answer",
     "acts/hand.py": "whatever fails on a host is said in the answer",
 }

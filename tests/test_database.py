@@ -65,7 +65,7 @@ def sqlite_database(path: Path, per: tables.Per, *without: str) -> sqlite3.Conne
     db = sqlite3.connect(path)
     for table in tables.TABLES:
         if table.per == per and table.origin and not table.distinct and table.origin not in without:
-            columns = [c for c in table.columns if c.name != "cell" and f"{table.origin}.{c.name}" not in without]
+            columns = [c for c in table.asked if c.name != "cell" and f"{table.origin}.{c.name}" not in without]
             extra = ", database_connection TEXT, transport_url TEXT" if table.origin == "cell_mappings" else ""
             declared = ", ".join(f'"{column.name}" {column.type}' for column in columns)
             db.execute(f"CREATE TABLE {table.origin} ({declared}{extra})")
@@ -604,7 +604,7 @@ def test_the_grants_suffice_and_keep_secrets_out_of_reach(server: MariaDB | Post
         assert read(nova.read_cell(cells[1], scope))["nova_share_mapping"] == []
     with cells[0].open() as reading:
         for forbidden in (
-            "connection_info FROM block_device_mapping",
+            "connection_info FROM shadow_block_device_mapping",
             "user_data FROM instances",
             "* FROM instance_extra",
         ):

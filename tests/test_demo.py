@@ -144,7 +144,7 @@ def test_secrets_stand_in_the_databases_alone(made: Path) -> None:
             for secret in holders:
                 if secret in path.read_bytes():
                     holders[secret].add(path.name)
-    assert holders == {password: {"nova_api.sqlite"}, chap: {"nova_cell1.sqlite", "nova_cell2.sqlite"}}
+    assert holders == {password: {"nova_api.sqlite"}, chap: {"cinder.sqlite", "nova_cell1.sqlite", "nova_cell2.sqlite"}}
 
 
 # -- reading it

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cloudfsck import acts, tables
-from cloudfsck.model import GIVEN, RISKS, Act, Finding, Moved, Scenario
+from cloudfsck import acts, proof, tables
+from cloudfsck.model import GIVEN, RISKS, Act, Finding, Moved, Scenario, Scope
 from cloudfsck.scenario import NOW
 from cloudfsck.snapshot import OWN, Snapshot
 from tests import worlds
@@ -52,6 +52,13 @@ def test_explains_itself(name: str) -> None:
     for line, after in zip(rest, [*rest[1:], ""], strict=True):
         if line in heads:
             assert after.startswith("    "), f"nothing is said under {line!r}"
+
+
+@EACH_CHECK
+def test_is_named_after_cinder_if_it_reads_cinder(name: str) -> None:
+    """Then it is left out where the configuration names no Cinder."""
+    read = worlds.built("").tables_read(CHECKS[name].query)
+    assert name.startswith("cinder-") == any(tables.BY_NAME[table].per == "cinder" for table in read)
 
 
 @EACH_CHECK
@@ -256,19 +263,20 @@ def test_a_host_that_was_not_asked_is_missed(name: str, case: Scenario) -> None:
 
 
 @contextmanager
-def scoped(snapshot: Snapshot, server: str, hosts: Iterable[str] | None) -> Iterator[None]:
-    """The snapshot as a reading gives it that was asked for one server, on these hosts alone (None: on all)."""
+def scoped(snapshot: Snapshot, scope: Scope) -> Iterator[None]:
+    """The snapshot as a reading of the scope gives it.  Of libvirt's tables such a reading gives more: all of a domain
+    that has a volume which was asked for; a check cannot rest on that, for it asks for the domain's server then."""
+    ids = sorted(scope.ids or ())
     with snapshot.supposing():
         for table in tables.TABLES:
             if table.key:
-                any_key = " OR ".join(f"coalesce({column} = $server, FALSE)" for column in table.key)
-                snapshot.db.execute(f"DELETE FROM {table.name} WHERE NOT ({any_key})", {"server": server})
-                snapshot.db.execute("UPDATE ledger SET keys = [?] WHERE table_name = ?", [server, table.name])
-            if table.per == "host" and hosts is not None:
-                snapshot.db.execute(f"DELETE FROM {table.name} WHERE host NOT IN ?", [list(hosts)])
-                snapshot.db.execute(
-                    "DELETE FROM ledger WHERE table_name = ? AND part NOT IN ?", [table.name, list(hosts)]
-                )
+                any_key = " OR ".join(f"coalesce({column} IN $ids, FALSE)" for column in table.key)
+                snapshot.db.execute(f"DELETE FROM {table.name} WHERE NOT ({any_key})", {"ids": ids})
+                snapshot.db.execute("UPDATE ledger SET keys = ? WHERE table_name = ?", [ids, table.name])
+            if table.per == "host" and scope.hosts is not None:
+                hosts = sorted(scope.hosts)
+                snapshot.db.execute(f"DELETE FROM {table.name} WHERE host NOT IN ?", [hosts])
+                snapshot.db.execute("DELETE FROM ledger WHERE table_name = ? AND part NOT IN ?", [table.name, hosts])
         yield
 
 
@@ -276,7 +284,7 @@ def scoped(snapshot: Snapshot, server: str, hosts: Iterable[str] | None) -> Iter
 def test_scoped_equals_whole(name: str, case: Scenario, key: str) -> None:
     snapshot = worlds.built(case.world)
     (whole,) = (found for found in worlds.full(name, case.world).findings if found.key == key)
-    with scoped(snapshot, whole.server, whole.row["hosts"]):
+    with scoped(snapshot, proof.scope([whole])):
         again = [found for found in worlds.answer(name, snapshot).findings if found.key == key]
         assert [(dict(found.row), found.state) for found in again] == [(dict(whole.row), whole.state)]
 
@@ -292,12 +300,9 @@ def test_a_reading_that_was_asked_for_another_server_proves_nothing(name: str, c
     if any(tables.BY_NAME[table].key for table in snapshot.tables_read(CHECKS[name].query)):
         assert states.get(key, "unproven") == "unproven"
     else:
-        assert whole_server(name, case, key) == "", "who is no server's is asked for by no server"
-
-
-def whole_server(name: str, case: Scenario, key: str) -> str:
-    (whole,) = (found for found in worlds.full(name, case.world).findings if found.key == key)
-    return whole.server
+        (whole,) = (found for found in worlds.full(name, case.world).findings if found.key == key)
+        assert not whole.server, "who is no server's is asked for by no server"
+        assert not whole.also
 
 
 # ----------------------------------------------------------------------------------------------- innocent worlds

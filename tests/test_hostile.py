@@ -24,7 +24,7 @@ import pytest
 from cloudfsck import cli, config, journal, plan, remote
 from cloudfsck.acts import hand
 from cloudfsck.journal import Journal
-from cloudfsck.model import Trouble
+from cloudfsck.model import Scope, Trouble
 from cloudfsck.snapshot import Snapshot
 from cloudfsck.sources import hypervisors, probe
 from cloudfsck.state import State
@@ -184,7 +184,7 @@ def test_an_answer_that_is_none_is_a_gap(tmp_path: Path, name: str) -> None:
     assert answer.why.startswith(f"here: {said}"), answer.why
     assert len(answer.why) < 400
     assert answer.why.isprintable()
-    ((*pieces,),) = hypervisors.read([(target, {})], None, None)
+    ((*pieces,),) = hypervisors.read([(target, {})], None, Scope())
     assert {piece.table for piece in pieces} == set(hypervisors.PARTS)
     assert all(piece.rows is None and piece.why == answer.why for piece in pieces)
 

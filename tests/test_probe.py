@@ -229,6 +229,8 @@ def test_domains_as_recorded(virsh: Recorded) -> None:
                 "device": "disk",
                 "source": disk,
                 "serial": port,
+                "alias": None,
+                "stored": None,
                 "backing": ["/var/lib/nova/instances/_base/f15b0bd091b902dfb79cc920ec14ea6e41803547"],
             }
         ],

@@ -51,8 +51,9 @@ def look(world: str | Snapshot, server: str = "s-1", known: dict[str, Check] | N
     snapshot = scenario.build(world) if isinstance(world, str) else world
     before = given.get("before", snapshot)
     first_seen = given.get("first_seen", lambda check, key: None)
+    subject = screen.around(given.get("kind", "server"), server, snapshot)
     return screen.look(
-        before, snapshot, server, CHECKS if known is None else known, CONFIG, first_seen, scenario.NOW
+        before, snapshot, subject, CHECKS if known is None else known, CONFIG, first_seen, scenario.NOW
     )  # fmt: skip
 
 
@@ -331,7 +332,7 @@ def test_actions_faults_disks_and_quarantine() -> None:
     assert "late, host c2" in line(text, "404")
     assert "1 older" in text
     assert "early" not in text
-    assert "volume_id v-1" in line(text, "/dev/vda")
+    assert "volume v-1" in line(text, "/dev/vda")
     assert line(text, "1 deleted").split() == ["disk", "1", "deleted"]
     assert "6.0 MiB" in line(text, "quarantine ")
     assert "its manifest cannot be read, was_path /i/s-2" in line(text, "quarantine ")

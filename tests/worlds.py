@@ -92,6 +92,8 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
             return None
         if column == "cell_id" or (table, column) == ("nova_cell_mappings", "id"):
             return str(100 * number + int(word))
+        if word.startswith("target:"):
+            return "target:" + str(rename(table, column, word.removeprefix("target:")))
         return _prefix(number) + word if word in names else word
 
     rows = {
@@ -131,7 +133,8 @@ def filled_parts(snapshot: Snapshot, names: Iterable[str]) -> Parts:
     found = set()
     for name in names:
         column = tables.BY_NAME[name].part
-        part = f'"{column}"' if column else f"'{tables.API if tables.BY_NAME[name].per == 'api' else ''}'"
+        single = {"api": tables.API, "cinder": tables.CINDER}.get(tables.BY_NAME[name].per, "")
+        part = f'"{column}"' if column else f"'{single}'"
         found |= {(name, part) for (part,) in snapshot.db.execute(f"SELECT DISTINCT {part} FROM {name}").fetchall()}
     return frozenset(found)
 

@@ -37,7 +37,7 @@ def make(directory: Path, *, by_hand: bool = False) -> Path:
         files = databases.write(place / "databases", servers, now)
         places = hosts.write(place / "hosts", servers, now)
         configuration = place / "cloudfsck.toml"
-        configuration.write_text(_configuration(files["api"], places), encoding="utf-8")
+        configuration.write_text(_configuration(files, places), encoding="utf-8")
     except OSError as error:
         raise Trouble(f"the demo cannot be made in {place}: {error.strerror}: {error.filename}") from error
     return configuration
@@ -58,7 +58,7 @@ def _clear(place: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _configuration(api: Path, places: dict[str, Path]) -> str:
+def _configuration(files: dict[str, Path], places: dict[str, Path]) -> str:
     text = f"""\
 # The configuration of the demo cloud.  A real one looks the same; `cloudfsck init` writes it.
 
@@ -70,9 +70,13 @@ state = "state"
 [nova]
 # Nova's API database.  The cells are found from its cell_mappings.  With a real cloud this is
 # mysql://nova-db.example/nova_api, and [read.database] names a read-only account.
-api_database = {_quoted(f"sqlite:///{api}")}
+api_database = {_quoted(f"sqlite:///{files['api']}")}
 # Nova's own service_down_time is 60 seconds.  Nothing beats in the demo: this keeps its services up for ten years.
 service_down_time = 315360000
+
+[cinder]
+# Without it nothing is said of volumes.
+database = {_quoted(f"sqlite:///{files['cinder']}")}
 
 [hosts]
 # A real cloud's hosts are reached by SSH: transport = "ssh", and [read.ssh] names a key that may only read.

@@ -191,7 +191,8 @@ def _innocent() -> list[Server]:
                 system_metadata=(("shelved_at", ""), ("shelved_image_id", ident("image", "shelved-1")))),
         Server("offloaded-1", "cell2", None, vm_state="shelved_offloaded", power=4,
                system_metadata=(("shelved_at", ""), ("shelved_host", "compute4")),
-               about="shelved: only its image is left"),
+               data_volume=True,
+               about="shelved: its image is left, and its volume is kept for it"),
         Server("building-1", "", None, row="none", created=0.0002, about="asked for a moment ago, and in no cell yet"),
         _server("building-2", "compute5", vm_state="building", task_state="spawning", power=0, created=0.0007,
                 guests=(Guest("compute5", "paused", "starting up", 0.0003),)),
@@ -250,6 +251,9 @@ def _damage_by_hand() -> list[Server]:
                 about="its guest is off, and Nova still calls it active"),
         Server("queue-5", "cell2", "compute4", vm_state="deleted", power=0, launched_on="compute4",
                about="nova-compute died at the very end of its deletion: the row is still there"),
+        Server("reports-3", "cell1", "compute3", vm_state="deleted", power=0, deleted=6.0, row="deleted", cleaned=1,
+               launched_on="compute3", data_volume=True,
+               about="deleted while Cinder did not answer: its volume is still attached to it"),
     ]  # fmt: skip
 
 

@@ -30,8 +30,13 @@ Rows = dict[str, list[Row]]
 
 
 def write(folder: Path, servers: list[Server], now: dt.datetime) -> dict[str, Path]:
-    """Write the files nova_api and nova_<cell> into `folder`; `now` is UTC, naive."""
+    """Write the files nova_api, nova_<cell> and cinder into `folder`; `now` is UTC, naive."""
     files = {name: folder / f"nova_{name}.sqlite" for name in ("api", *_MAPPINGS)}
+    files["cinder"] = folder / "cinder.sqlite"
+    _write(files["cinder"], "cinder", _cinder(servers, now))
+    with sqlite3.connect(files["cinder"]) as db:
+        db.executescript("CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('demo')")
+    db.close()
     _write(files["api"], "api", _api(servers, now, files))
     for cell in _MAPPINGS:
         _write(files[cell], "cell", _cell(cell, servers, now))
@@ -44,8 +49,8 @@ def _write(file: Path, per: tables.Per, rows: Rows) -> None:
         for table in tables.TABLES:
             if table.per != per or not table.origin or table.distinct:
                 continue  # what is distinct is of a table that another of ours has
-            made_up = {"cell"}  # the part of the snapshot's table, or what its source works out
-            columns = {c.name: _TYPES[c.type] for c in table.columns if c.name not in made_up}
+            # Of the cell mappings, what we call a cell is worked out at their source.
+            columns = {c.name: _TYPES[c.type] for c in table.asked if c.name != "cell"}
             columns |= dict.fromkeys(_MORE.get(table.origin, ()), "TEXT")
             key = "PRIMARY KEY (id)" if "id" in columns else "PRIMARY KEY (resource_id, tag)"
             named = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
@@ -182,8 +187,7 @@ def _disks(server: Server, now: dt.datetime) -> Iterator[Row]:
     dead = server.row in ("deleted", "shadow")
     for nth, (target, boot) in enumerate([*images, *volumes]):
         volume = volume_of(server, target) if (target, boot) in volumes else None
-        chap = {"auth_method": "CHAP", "auth_username": "demo", "auth_password": SECRETS[1]}
-        info = {"driver_volume_type": "iscsi", "serial": volume, "data": {"target_lun": 1, "volume_id": volume, **chap}}
+        info = {"driver_volume_type": "rbd", "serial": volume, "data": _data(str(volume))}
         yield {
             "uuid": cloud.ident("block device", server.name, target),
             "instance_uuid": server.uuid,
@@ -201,6 +205,38 @@ def _disks(server: Server, now: dt.datetime) -> Iterator[Row]:
             "deleted": nth + 1 if dead else 0,
             "connection_info": json.dumps(info) if volume else None,
         }
+
+
+def _data(volume: str) -> dict[str, Any]:
+    """What Cinder's driver says of how to reach a volume."""
+    name = f"volumes/volume-{volume}"
+    return {"name": name, "hosts": ["192.0.2.201"], "ports": ["6789"], "volume_id": volume, "keyring": SECRETS[1]}
+
+
+def _cinder(servers: list[Server], now: dt.datetime) -> Rows:
+    volumes: list[Row] = []
+    attachments: list[Row] = []
+    for server in servers:
+        for target in ["vda"] * (server.root == "volume") + ["vdb"] * server.data_volume:
+            volume = volume_of(server, target)
+            status, attach = ("in-use", "attached") if server.host else ("reserved", "reserved")
+            dates = {"created_at": _ago(now, server.created), "updated_at": _ago(now, server.created), "deleted": 0}
+            volumes.append({
+                "id": volume, "project_id": cloud.project(server.project), "display_name": f"{server.name}-{target}",
+                "host": "controller@ceph#volumes", "size": 1, "status": status, "attach_status": attach,
+                "multiattach": 0, "bootable": int(target == "vda"), "use_quota": 1, **dates,
+            })  # fmt: skip
+            # One that is shelved away keeps its volume, and reaches it from nowhere.
+            info = {"driver_volume_type": "rbd", **_data(volume)} if server.host else None
+            connector = {"host": cloud.NODES[server.host], "initiator": None} if server.host else None
+            attachments.append({
+                "id": cloud.ident("attachment", server.name, target), "volume_id": volume,
+                "instance_uuid": server.uuid, "attached_host": connector and connector["host"],
+                "mountpoint": f"/dev/{target}", "attach_status": attach, "attach_mode": "rw",
+                "connection_info": json.dumps(info) if info else None,
+                "connector": json.dumps(connector) if connector else None, **dates,
+            })  # fmt: skip
+    return {"volumes": volumes, "volume_attachment": attachments}
 
 
 def volume_of(server: Server, target: str) -> str:

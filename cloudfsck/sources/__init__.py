@@ -1,7 +1,7 @@
 """Read a cloud into a snapshot, in the order that makes a finding safe; the only code that reads the outside.
 
-What may be condemned is read before what may acquit it: first the roster, then the hypervisors, then Nova's API
-database, its cells last, and with them the roster again.  The same path reads everything or a scope.
+What may be condemned is read before what may acquit it: first the roster, then the hypervisors, then Cinder, then
+Nova's API database, its cells last, and with them the roster again.  The same path reads everything or a scope.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from cloudfsck.config import Config, Place
 from cloudfsck.model import Gap, Hold, Piece, Scope, Trouble
 from cloudfsck.remote import Target
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import hypervisors, nova, schema
+from cloudfsck.sources import cinder, hypervisors, nova, schema
 from cloudfsck.sources.database import Database, Login, Unreadable
 
 #: Hypervisor types that nova-compute's libvirt driver reports (nova/virt/libvirt/host.py: get_driver_type).
@@ -143,10 +144,10 @@ class Sources:
         snapshot.add(self._own())
         total = len(roster.asked)
         waiting: list[Piece] = []
-        for done, pieces in enumerate(self._hosts(roster, roster.asked, None), start=1):
+        for done, pieces in enumerate(self._hosts(roster, roster.asked, Scope()), start=1):
             waiting += pieces
             progress("hypervisors", done, total)
-            if len(waiting) > 2000:
+            if len(waiting) > 500:
                 snapshot.add(waiting)
                 waiting = []
         snapshot.add(waiting)
@@ -155,27 +156,32 @@ class Sources:
         return snapshot
 
     def prove(self, scope: Scope) -> tuple[Snapshot, Snapshot]:
-        """Read a scope, the hypervisors before and again after the databases: two snapshots that share the latter."""
+        """Read a scope, the hypervisors and Cinder before and again after Nova: two snapshots that share the latter."""
         roster = self._roster_for(scope)
-        asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
-        before = [piece for pieces in self._hosts(roster, asked, scope.servers) for piece in pieces]
-        databases = list(self._read_databases(scope))
-        after = [piece for pieces in self._hosts(roster, asked, scope.servers) for piece in pieces]
+        before = list(self._around_nova(roster, scope))
+        between = list(self._nova(scope))
+        after = list(self._around_nova(roster, scope))
         own = list(self._own())
         snapshots = []
-        for hosts in (before, after):
+        for around in (before, after):
             snapshot = Snapshot.create()
-            snapshot.add([*own, *hosts, *databases])
+            snapshot.add([*own, *around, *between])
             self._roster_again(snapshot, roster)
             snapshots.append(snapshot)
         return snapshots[0], snapshots[1]
+
+    def _around_nova(self, roster: Roster, scope: Scope) -> Iterator[Piece]:
+        asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
+        for pieces in self._hosts(roster, asked, scope):
+            yield from pieces
+        yield from self._cinder(scope)
 
     def look(self, scope: Scope) -> Snapshot:
         """Read what the hypervisors of a scope hold now, and nothing else."""
         roster = self._roster_for(scope)
         asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
         snapshot = Snapshot.create()
-        snapshot.add(piece for pieces in self._hosts(roster, asked, scope.servers) for piece in pieces)
+        snapshot.add(piece for pieces in self._hosts(roster, asked, scope) for piece in pieces)
         snapshot.add(self._own())
         _part_twins(snapshot)
         return snapshot
@@ -200,7 +206,7 @@ class Sources:
             host.host, address, place.port or 22, place.transport or "ssh", place.python or "python3", jump
         ), place
 
-    def _hosts(self, roster: Roster, names: Iterable[str], servers: frozenset[str] | None) -> Iterator[list[Piece]]:
+    def _hosts(self, roster: Roster, names: Iterable[str], scope: Scope) -> Iterator[list[Piece]]:
         known, unknown, called = [], [], {}
         for name in names:
             if name not in roster.hosts:
@@ -223,7 +229,7 @@ class Sources:
         if unknown:
             yield hypervisors.gaps(unknown, "Nova does not know this host any more")
         if known:
-            yield from hypervisors.read(known, self.config.read.ssh, servers, called)
+            yield from hypervisors.read(known, self.config.read.ssh, scope, called)
 
     def _databases(self, snapshot: Snapshot, scope: Scope, progress: Progress) -> None:
         progress("databases", 0, 1)
@@ -231,16 +237,23 @@ class Sources:
             total = len(self.cells()) + 1
         except Unreadable:
             total = 1
+        total += self.config.cinder is not None
         done = -1
         part = ""
-        for piece in self._read_databases(scope):
+        for piece in chain(self._cinder(scope), self._nova(scope)):
             if piece.part != part:
                 part, done = piece.part, done + 1
                 progress("databases", done, total)
             snapshot.add([piece])
         progress("databases", total, total)
 
-    def _read_databases(self, scope: Scope) -> Iterator[Piece]:
+    def _cinder(self, scope: Scope) -> Iterator[Piece]:
+        """Nothing where the configuration does not name it: then no check asks for it."""
+        for database in self.services():
+            if database.name == tables.CINDER:
+                yield from cinder.read(database, scope)
+
+    def _nova(self, scope: Scope) -> Iterator[Piece]:
         try:
             cells = self.cells()
         except Unreadable as error:

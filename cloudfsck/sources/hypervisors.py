@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from cloudfsck import remote, tables
 from cloudfsck.config import Ssh
-from cloudfsck.model import Piece
+from cloudfsck.model import Piece, Scope
 from cloudfsck.remote import Failure, Target
 
 #: Which part of probe.py's answer each table is made from; None: from the whole.
@@ -53,26 +53,25 @@ _SCHEMAS = {
 
 
 def read(
-    hosts: Iterable[tuple[Target, Mapping[str, Any]]], ssh: Ssh | None, servers: frozenset[str] | None,
+    hosts: Iterable[tuple[Target, Mapping[str, Any]]], ssh: Ssh | None, scope: Scope,
     names: Mapping[str, str] | None = None,
 ) -> Iterator[list[Piece]]:  # fmt: skip
     """Ask each host and yield its pieces as its answer comes; a host that does not answer gives gaps.
 
-    Each host comes with what its request says beside the scope: virsh, nova_conf, instances_path, proc.  `names` are
-    the machines' own names where they are known: another machine that answers is not believed.
+    Each host comes with what its request says beside the scope (`servers`, the UUIDs that are asked for, and `also`,
+    whether some of them may be volumes): virsh, nova_conf, instances_path, proc.  `names` are the machines' own names
+    where they are known: another machine that answers is not believed.
     """
     program = files("cloudfsck.sources").joinpath("probe.py").read_text(encoding="utf-8")
-    asked = [
-        (target, {"version": 1, **given, "servers": None if servers is None else sorted(servers)})
-        for target, given in hosts
-    ]
+    ids = None if scope.ids is None else sorted(scope.ids)
+    asked = [(target, {"version": 1, **given, "servers": ids, "also": bool(scope.also)}) for target, given in hosts]
     started = _now()
     for host, answer in remote.ask(asked, program, ssh):
-        yield _pieces(host, answer, started, servers, (names or {}).get(host))
+        yield _pieces(host, answer, started, scope.ids, (names or {}).get(host))
 
 
 def _pieces(
-    host: str, answer: remote.Answer, started: dt.datetime, servers: frozenset[str] | None, name: str | None = None
+    host: str, answer: remote.Answer, started: dt.datetime, keys: frozenset[str] | None, name: str | None = None
 ) -> list[Piece]:
     finished = _now()
     if isinstance(answer, Failure):
@@ -86,10 +85,10 @@ def _pieces(
         failed = dict(answer["failed"])
         rows = _rows(answer)
         return [
-            Piece(name, host, None, str(failed[part]), None, started, finished, servers)
+            Piece(name, host, None, str(failed[part]), None, started, finished, keys)
             if part in failed
             else Piece(
-                name, host, pa.Table.from_pylist(rows[name], _SCHEMAS[name]), None, clock, started, finished, servers
+                name, host, pa.Table.from_pylist(rows[name], _SCHEMAS[name]), None, clock, started, finished, keys
             )
             for name, part in PARTS.items()
         ]

@@ -6,7 +6,6 @@ It takes the places of the cells from Nova's own connection strings, and nothing
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +17,8 @@ import sqlalchemy as sa
 
 from cloudfsck import tables
 from cloudfsck.model import Piece, Scope
-from cloudfsck.sources.database import Database, Login, Reading, Unreadable, place, quoted
+from cloudfsck.sources import service
+from cloudfsck.sources.database import Database, Login, Unreadable, place, quoted
 
 #: nova_cell_mappings as `cells` needs it; never part of a snapshot.
 _CONNECTIONS = tables.Table(
@@ -125,48 +125,14 @@ def read_api(
 ) -> Iterator[Piece]:
     """A piece for every table of Nova's API database, or for `only` these.  It never raises."""
     # A server leaves build_requests when it appears in a cell: this first, the cells later.
-    wanted = sorted(_tables("api", only), key=lambda table: table.name != "nova_build_requests")
-    for piece in _read(api, tables.API, wanted, scope):
+    wanted = sorted(service.tables_of("api", only), key=lambda table: table.name != "nova_build_requests")
+    for piece in service.read(api, tables.API, list(map(_read_part, wanted)), scope):
         yield _named(piece, cells) if piece.table == "nova_cell_mappings" else piece
 
 
 def read_cell(cell: Database, scope: Scope, only: frozenset[str] | None = None) -> Iterator[Piece]:
     """A piece for every table of a cell, or for `only` these.  It never raises."""
-    return _read(cell, cell.name, _tables("cell", only), scope)
-
-
-def _tables(per: tables.Per, only: frozenset[str] | None = None) -> list[tables.Table]:
-    return [
-        table for table in tables.TABLES if table.per == per and table.origin and (only is None or table.name in only)
-    ]
-
-
-def _read(database: Database, part: str, wanted: Sequence[tables.Table], scope: Scope) -> Iterator[Piece]:
-    left = list(wanted)
-    started = _now()
-    try:
-        with database.open() if scope.whole else database.transaction(writer=True) as reading:
-            while left:
-                yield _piece(reading, part, left.pop(0), scope)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is a gap
-        # The database could not be opened: no table of it was read.
-        for table in left:
-            yield Piece(table.name, part, None, _why(database, error), None, started, _now(), _keys(table, scope))
-
-
-def _piece(reading: Reading, part: str, table: tables.Table, scope: Scope) -> Piece:
-    started, keys = _now(), _keys(table, scope)
-    clock: dt.datetime | None = None
-    try:
-        clock = reading.clock()
-        rows = reading.bulk(_read_part(table)) if scope.whole else reading.rows(_read_part(table), keys)
-        return Piece(table.name, part, rows, None, clock, started, _now(), keys)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is a gap, and the other tables are still read
-        return Piece(table.name, part, None, _why(reading.database, error), clock, started, _now(), keys)
-
-
-def _keys(table: tables.Table, scope: Scope) -> frozenset[str] | None:
-    return scope.servers if table.key else None
+    return service.read(cell, cell.name, service.tables_of("cell", only), scope)
 
 
 def _read_part(table: tables.Table) -> tables.Table:
@@ -192,18 +158,8 @@ def _named(piece: Piece, cells: Sequence[Database]) -> Piece:
         rows = rows.append_column(_CELL, pa.array(named, pa.string()))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a gap
         why = str(error) if isinstance(error, Unreadable) else f"{type(error).__name__}: {error}"
-        return Piece(piece.table, piece.part, None, why, piece.clock, piece.started, _now(), piece.keys)
-    return Piece(piece.table, piece.part, rows, None, piece.clock, piece.started, _now(), piece.keys)
-
-
-def _why(database: Database, error: Exception) -> str:
-    if isinstance(error, Unreadable):
-        return str(error)
-    return database.scrub(f"{database}: {type(error).__name__}: {error}")
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
+        return Piece(piece.table, piece.part, None, why, piece.clock, piece.started, service.now(), piece.keys)
+    return Piece(piece.table, piece.part, rows, None, piece.clock, piece.started, service.now(), piece.keys)
 
 
 # -- rights
@@ -216,10 +172,11 @@ def grants(
 ) -> str:
     """The SQL that makes the read-only account: what an administrator runs, and again after an upgrade of Nova.
 
-    It gives SELECT on the columns that are read, column by column: secrets (connection_info, a server's keys, injected
-    files) stay out of reach.  Which of the columns a release has, the SQL finds out where it runs; and with MySQL also
-    which cells are mapped to databases on the API database's server.  `others` are other services' databases, each with
-    the columns that are read of its tables.  The cells come last: those that are not known yet need the same.
+    It gives SELECT on the columns that are read, column by column: secrets (a server's keys, injected files, CHAP
+    passwords of volumes) stay out of reach, but for those in connection_info, which are dropped where it is read.
+    Which of the columns a release has, the SQL finds out where it runs; and with MySQL also which cells are mapped to
+    databases on the API database's server.  `others` are other services' databases, each with the columns that are read
+    of its tables.  The cells come last: those that are not known yet need the same.
     """
     text: list[str] = []
     begun: set[str] = set()
@@ -244,11 +201,7 @@ def grants(
 
 def _columns(per: tables.Per) -> dict[str, list[str]]:
     """The columns that are read, by the table's name in the database."""
-    found: dict[str, list[str]] = {}
-    for table in _tables(per):
-        columns = found.setdefault(table.origin, [])
-        read = [column.name for column in _read_part(table).columns if table.part is None or column.name != "cell"]
-        columns += [name for name in read if name not in columns]
+    found = service.columns(map(_read_part, service.tables_of(per)))
     if per == "api":
         found["cell_mappings"] = [*found["cell_mappings"], "database_connection"]
     return found

@@ -21,7 +21,7 @@ import struct
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Pattern, Set, Tuple
 from xml.etree import ElementTree
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -240,6 +240,10 @@ VIRSH = (
     ("podman", "exec", "-e", "LC_ALL=C", "nova_libvirt", "virsh", "-c", "qemu:///system"),
 )
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+#: The volume in the alias of a disk (nova/virt/libvirt/volume/volume.py), and in the name that Cinder gives it on its
+#: backend (cinder.conf: volume_name_template), as a device, a target or an image has it.
+ALIAS = re.compile(r"\Aua-(" + UUID.pattern + r")\Z")
+STORED = re.compile(r"(?:\A|[/:.-])volume-(" + UUID.pattern + r")(?:\Z|[-./:])")
 STATES = {
     "no state": "nostate",
     "running": "running",
@@ -357,9 +361,11 @@ def find_virsh(request: Dict[str, Any]) -> Tuple[Virsh, Dict[str, Set[str]]]:
 
 
 def read_domains(request: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """All domains of this host, or those of the scope."""
+    """All domains of this host, or those of the scope: those asked for, and those with a disk that is."""
     virsh, lists = find_virsh(request)
-    scope = request.get("servers")
+    asked = request.get("servers")
+    # Which domains have the disks of a volume only the domains themselves say.
+    scope = None if request.get("also") else asked
     found = {}  # type: Dict[str, Dict[str, Any]]
     said = ""
     # A domain that changes while it is read is read again.  That one vanished is only taken from a list of its own,
@@ -367,7 +373,7 @@ def read_domains(request: Dict[str, Any]) -> List[Dict[str, Any]]:
     for _ in range(5):
         todo = sorted(uuid for uuid in lists["all"] if uuid not in found and (scope is None or uuid in scope))
         if not todo:
-            return [found[uuid] for uuid in sorted(found)]
+            return [found[uuid] for uuid in sorted(found) if asked is None or concerns(found[uuid], asked)]
         said = read_details(virsh, lists, todo, found)
         if any(uuid not in found for uuid in todo):
             lists = virsh.lists()
@@ -377,6 +383,12 @@ def read_domains(request: Dict[str, Any]) -> List[Dict[str, Any]]:
     names = ", ".join(todo)
     why = said or "it changes faster than it can be read"
     raise Unread("{}: domain {} is not read: {}".format(" ".join(virsh.argv), names, why))
+
+
+def concerns(domain: Dict[str, Any], ids: List[str]) -> bool:
+    """Whether a domain, or a volume that it has as a disk, is one of these."""
+    named = {disk[key] for disk in domain["disks"] for key in ("serial", "alias", "stored")}
+    return not named.union([domain["uuid"]]).isdisjoint(ids)
 
 
 def read_details(virsh: Virsh, lists: Dict[str, Set[str]], uuids: List[str], found: Dict[str, Dict[str, Any]]) -> str:
@@ -535,6 +547,8 @@ def read_disks(trees: Dict[str, ElementTree.Element]) -> List[Dict[str, Any]]:
         for disk in tree.findall("devices/disk"):
             target = disk.find("target")
             serial = disk.findtext("serial")
+            alias = disk.find("alias")
+            source = source_of(disk)
             backing = []
             below = disk.find("backingStore")
             while below is not None:
@@ -546,14 +560,23 @@ def read_disks(trees: Dict[str, ElementTree.Element]) -> List[Dict[str, Any]]:
                     "target": target.get("dev", "") if target is not None else "",
                     "type": disk.get("type", "file"),
                     "device": disk.get("device", "disk"),
-                    "source": source_of(disk),
+                    "source": source,
                     "serial": serial.strip() if serial and serial.strip() else None,
+                    "alias": volume_in(ALIAS, alias.get("name") if alias is not None else None),
+                    "stored": volume_in(STORED, source),
                     "backing": backing,
                 }
             )
         return answer
 
+    # Only a domain that is active has aliases, unless they were given to it.
     return merged(trees, rows, ("target", "type", "device", "source", "serial"))
+
+
+def volume_in(pattern: Pattern[str], text: Optional[str]) -> Optional[str]:
+    """The UUID of a volume at its place in a text."""
+    found = pattern.search(text) if text else None
+    return found.group(1) if found else None
 
 
 def read_interfaces(

@@ -1,7 +1,7 @@
 """The revision of a service's schema, as the service's own migrations note it in its database.
 
-It is all that is read of Cinder's, Neutron's, Placement's and Designate's databases: that it can be read shows that the
-database answers to our account, and is a service's own.
+It is all that is read of Neutron's, Placement's and Designate's databases: that it can be read shows that the database
+answers to our account, and is a service's own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from cloudfsck import tables
 from cloudfsck.config import Config
+from cloudfsck.sources import service
 from cloudfsck.sources.database import Database, Login, Reading, Unreadable
 
 #: Alembic's own table, of which no snapshot has a part.
@@ -17,8 +18,11 @@ _VERSION = tables.Table(
     "alembic_version", "cloud", "", (tables.Column("version_num", "VARCHAR", "", False),), origin="alembic_version"
 )
 
-#: The columns that are read, by the table's name in the database.
-COLUMNS: Mapping[str, Sequence[str]] = {_VERSION.origin: [column.name for column in _VERSION.columns]}
+
+def columns(database: Database) -> Mapping[str, Sequence[str]]:
+    """The columns that are read of a service's database, by the table's name in it."""
+    read = service.tables_of("cinder") if database.name == tables.CINDER else []
+    return service.columns([_VERSION, *read])
 
 
 def databases(config: Config, login: Login) -> list[Database]:

@@ -19,6 +19,9 @@ DIRECTORY = "nova-directory-of-deleted-server"
 RESIZE = "nova-resize-directory-left"
 MAPPING = "nova-mapping-without-server"
 MISSING = "libvirt-domain-missing"
+ATTACHMENT = "cinder-attachment-of-deleted-server"
+HALF_ATTACHED = "cinder-attachment-half-done"
+STATUS = "cinder-volume-status-differs"
 
 #: A server that runs on compute1, one that was deleted there, and one that Nova's API has forgotten.
 RUNS = Picture(
@@ -42,12 +45,12 @@ class Judged:
 INNOCENT = UNASKED = Judged()
 
 
-def judged(operator: Operator, *servers: str) -> Judged:
-    """Check and plan; whatever is found of them must be proven."""
+def judged(operator: Operator, *ids: str) -> Judged:
+    """Check and plan; whatever is found of these servers and volumes must be proven."""
     check, plan = operator("check").data, operator("plan").data
-    found = [one for one in check["findings"] if one["server"] in servers]
+    found = [one for one in check["findings"] if one["server"] in ids or one["key"] in ids]
     assert {one["state"] for one in found} <= {"proven"}, found
-    acts = [one["text"].replace(one["case"], "UUID") for one in plan["acts"] if one["case"] in servers]
+    acts = [one["text"].replace(one["case"], "UUID") for one in plan["acts"] if one["case"] in ids]
     return Judged(tuple(sorted(one["check"] for one in found)), tuple(acts), (*check["stops"], *plan["stops"]))
 
 
@@ -120,10 +123,14 @@ def test_deleted_without_cinder(cloud: Cloud, api: Api, operator: Operator) -> N
     hit = interrupted.deleted_without(cloud, api, "compute1", "no-cinder", "cinder-api")
     assert hit.seen == dataclasses.replace(GONE, attachments=("in-use: attached, connected",))
     cloud.start("cinder-api")
-    assert judged(operator, hit.server) == UNASKED
-    query = f"SELECT id FROM volume_attachment WHERE instance_uuid = '{hit.server}' AND NOT deleted"
-    ((attachment,),) = cloud.sql("cinder", query)
-    api.call("block_storage", "DELETE", f"/attachments/{attachment}")
+    assert judged(operator, hit.server) == Judged((ATTACHMENT,))
+    (command,) = (
+        command.partition(": openstack ")[2]
+        for one in operator("check").data["findings"]
+        for command in one["commands"]
+        if "attachment delete" in command
+    )
+    cloud.controller.run("bash", "-ec", f"openstack --os-cloud admin {command}")
     api.volume_becomes(hit.volume, "available")
     assert picture(cloud, hit.server) == GONE
     delete_volume(api, hit)
@@ -302,7 +309,7 @@ def test_attach_interrupted_at_nova(cloud: Cloud, api: Api, operator: Operator) 
     back(cloud, api, "compute1")
     assert picture(cloud, hit.server) == half
     assert not interrupted.uses(cloud.computes["compute1"], hit.server, hit.volume)
-    assert judged(operator.later(), hit.server) == UNASKED
+    assert judged(operator.later(), hit.server, hit.volume) == Judged((HALF_ATTACHED,))
     # Nova cannot detach what it has no connection of; only the server's end is the end of it.
     api.delete(hit.server)
     assert picture(cloud, hit.server) == GONE
@@ -331,7 +338,7 @@ def test_detach_interrupted_at_nova(cloud: Cloud, api: Api, operator: Operator) 
     back(cloud, api, "compute1")
     assert picture(cloud, hit.server) == half
     assert interrupted.uses(cloud.computes["compute1"], hit.server, hit.volume)
-    assert judged(operator.later(), hit.server) == UNASKED
+    assert judged(operator.later(), hit.server, hit.volume) == Judged((STATUS,))
     api.call("block_storage", "POST", f"/volumes/{hit.volume}/action", {"os-reset_status": {"status": "in-use"}})
     free(cloud, api, hit)
 

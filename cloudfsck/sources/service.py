@@ -1,0 +1,70 @@
+"""The tables of one service's database as pieces of a snapshot: what it cannot read is a gap with its reason."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from cloudfsck import tables
+from cloudfsck.model import Piece, Scope
+from cloudfsck.sources import connection
+from cloudfsck.sources.database import Database, Reading, Unreadable
+
+
+def tables_of(per: tables.Per, only: frozenset[str] | None = None) -> list[tables.Table]:
+    """The tables that are read from such a database, or `only` these."""
+    return [
+        table for table in tables.TABLES if table.per == per and table.origin and (only is None or table.name in only)
+    ]
+
+
+def read(database: Database, part: str, wanted: Sequence[tables.Table], scope: Scope) -> Iterator[Piece]:
+    """A piece for each of these tables.  It never raises."""
+    left = list(wanted)
+    started = now()
+    try:
+        with database.open() if scope.whole else database.transaction(writer=True) as reading:
+            while left:
+                yield _piece(reading, part, left.pop(0), scope)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a gap
+        # The database could not be opened: no table of it was read.
+        for table in left:
+            yield Piece(table.name, part, None, why(database, error), None, started, now(), _keys(table, scope))
+
+
+def _piece(reading: Reading, part: str, table: tables.Table, scope: Scope) -> Piece:
+    started, keys = now(), _keys(table, scope)
+    clock: dt.datetime | None = None
+    try:
+        clock = reading.clock()
+        asked = replace(table, columns=(*table.columns[: 0 if table.part is None else 1], *table.asked))
+        rows = reading.bulk(asked) if scope.whole else reading.rows(asked, keys)
+        if table.apart:
+            rows = connection.apart(rows, table.apart)
+        return Piece(table.name, part, rows, None, clock, started, now(), keys)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a gap, and the other tables are still read
+        return Piece(table.name, part, None, why(reading.database, error), clock, started, now(), keys)
+
+
+def columns(wanted: Iterable[tables.Table]) -> dict[str, list[str]]:
+    """The columns that are read, by the table's name in the database."""
+    found: dict[str, list[str]] = {}
+    for table in wanted:
+        there = found.setdefault(table.origin, [])
+        there += [column.name for column in table.asked if column.name not in there]
+    return found
+
+
+def _keys(table: tables.Table, scope: Scope) -> frozenset[str] | None:
+    return scope.ids if table.key else None
+
+
+def why(database: Database, error: Exception) -> str:
+    if isinstance(error, Unreadable):
+        return str(error)
+    return database.scrub(f"{database}: {type(error).__name__}: {error}")
+
+
+def now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
