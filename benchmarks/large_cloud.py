@@ -34,6 +34,14 @@ INSTANCES = "/var/lib/nova/instances"
 UUID = "INSERT(INSERT(INSERT(INSERT(MD5({n}), 9, 0, '-'), 14, 0, '-'), 19, 0, '-'), 24, 0, '-')"
 PROJECT = "MD5(CONCAT('project', {n} MOD 1000))"
 
+#: How Nova reaches a volume, as SQL: 800 bytes of JSON, as of an array with multipath.
+CONNECTION = (
+    """CONCAT('{{"driver_volume_type": "iscsi", "data": {{"target_iqns": ["iqn.2000-01.example:a","""
+    """ "iqn.2000-01.example:b"], "target_portals": ["192.0.2.1:3260", "192.0.2.2:3260"],"""
+    """ "target_luns": [', seq MOD 255, ', ', seq MOD 255, '],"""
+    """ "auth_password": "', REPEAT('p', 400), '"}}, "serial": "', {uuid}, '"}}')"""
+)
+
 #: How each table is filled: {live} servers run, those after them up to {all} are deleted, {hosts} hosts have them.
 #: 200 of the deleted still run, each beside the living of its host.
 FILL = {
@@ -71,7 +79,7 @@ FILL = {
         " source_type, destination_type, volume_id, device_name, boot_index, delete_on_termination, no_device,"
         " connection_info) SELECT NOW(), NOW(), IF(seq > {live}, NOW(), NULL), IF(seq > {live}, seq, 0), {uuid},"
         " {uuid}, 'image', IF(seq MOD 2, 'volume', 'local'), IF(seq MOD 2, {uuid}, NULL), '/dev/vda', 0, 1, 0,"
-        " REPEAT('c', 800) FROM seq_1_to_{all}",
+        " IF(seq MOD 2, {connection}, NULL) FROM seq_1_to_{all}",
         "INSERT INTO virtual_interfaces (created_at, address, instance_uuid, uuid, deleted) SELECT NOW(),"
         " CONCAT('fa:16:3e:', seq), {uuid}, {uuid}, IF(seq > {live}, seq, 0) FROM seq_1_to_{all}",
         "INSERT INTO migrations (created_at, updated_at, uuid, instance_uuid, status, migration_type, source_compute,"
@@ -137,6 +145,7 @@ def fill(server: MariaDB, live: int, every: int, hosts: int) -> None:
     server.create("nova_cell0", "nova_cell")
     values = {
         "live": live, "all": every, "hosts": hosts, "uuid": UUID.format(n="seq"), "project": PROJECT.format(n="seq"),
+        "connection": CONNECTION.format(uuid=UUID.format(n="seq")),
         "cell0": f"mysql+pymysql://nova:secret@127.0.0.1:{server.port}/nova_cell0",
         "cell1": f"mysql+pymysql://nova:secret@127.0.0.1:{server.port}/{CELL}",
         "cell_uuid": "11111111-2222-3333-4444-555555555555",
@@ -195,8 +204,8 @@ def _domain(number: int, server: str) -> dict[str, Any]:
         "project": "0" * 32, "created": "2026-01-01 00:00:00", "memory_kib": 4 << 20, "vcpus": 2, "job": None,
         "hostdevs": 0, "nvram": None, "tpm": False, "xml_sha256": f"{number:064x}",
         "disks": [
-            {"target": f"vd{letter}", "type": "file", "device": "disk", "config": "both", "serial": None, "backing": [],
-             "source": f"{INSTANCES}/{server}/disk.{letter}"}
+            {"target": f"vd{letter}", "type": "file", "device": "disk", "config": "both", "serial": None, "alias": None,
+             "stored": None, "backing": [], "source": f"{INSTANCES}/{server}/disk.{letter}"}
             for letter in "ab"
         ],
         "interfaces": [{"mac": f"fa:16:3e:{number}", "target": f"tap{number}", "config": "both", "port": server}],
@@ -236,7 +245,7 @@ def quick(server: MariaDB) -> float:
         for table in tables.TABLES:
             if table.per == per and table.origin:
                 have = set(known[table.origin].split(","))
-                columns = ", ".join(f"`{column.name}`" for column in table.columns if column.name in have)
+                columns = ", ".join(f"`{column.name}`" for column in table.asked if column.name in have)
                 where = f" WHERE {table.where.replace('{key}', '`key`')}" if table.where else ""
                 client = ["mariadb", "--quick", "-N", "-B", f"--socket={server.directory}/socket", database, "-e",
                           f"SELECT {columns} FROM `{table.origin}`{where}"]  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import shutil
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -44,6 +45,9 @@ _PART = "(part)"
 #: By how much two readings of one date on one host may differ.
 JITTER = dt.timedelta(seconds=5)
 
+#: How much memory DuckDB may take for a snapshot on disk, in MB; a query that cannot do with it is given more.
+MEMORY = 150
+
 #: Tables of the engine's own; no check has to wait for them.
 OWN = frozenset({"ledger", "meta"})
 
@@ -65,21 +69,22 @@ def _schema() -> str:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the ledger says of the parts: which were read whole (and for which servers), and why others were not."""
+    """What the ledger says of the parts: which were read whole (and for which UUIDs), and why others were not."""
 
     keys: dict[tuple[str, str], frozenset[str] | None]
     gaps: dict[tuple[str, str], Gap]
     tables: frozenset[str]
 
-    def lacks(self, table: str, part: str, server: str) -> Gap | None:
-        """The reason why this part of the table cannot speak for the server; None if it can."""
+    def lacks(self, table: str, part: str, ids: Iterable[str]) -> Gap | None:
+        """The reason why this part of the table cannot speak for these UUIDs; None if it can."""
         at = (table, part)
         if at in self.gaps:
             return self.gaps[at]
         if at not in self.keys:
             return Gap(table, part, "was not read")
         keys = self.keys[at]
-        return None if keys is None or server in keys else Gap(table, part, f"was not asked about {server}")
+        strange = [] if keys is None else sorted(set(ids) - keys)
+        return Gap(table, part, f"was not asked about {strange[0]}") if strange else None
 
     def parts(self, table: str) -> frozenset[str]:
         return frozenset(part for name, part in (*self.keys, *self.gaps) if name == table)
@@ -92,6 +97,7 @@ class Snapshot:
         self.db = db
         self.path = path
         self._aside = aside
+        self._memory = MEMORY
         self._filled: set[str] = set()
         #: However we end, what was begun and not finished does not stay.
         self._drop = weakref.finalize(self, _remove, aside)
@@ -108,7 +114,7 @@ class Snapshot:
                 _remove(aside)
             db = duckdb.connect(str(aside) if aside else ":memory:")
             snapshot = cls(db, path, aside)
-            db.execute("SET threads = 2; SET TimeZone = 'UTC'")
+            _bound(db, path)
             db.execute("BEGIN; " + _schema() + "COMMIT")
         snapshot.note(format=str(FORMAT))
         return snapshot
@@ -125,7 +131,7 @@ class Snapshot:
             raise Trouble(f"{path} is no snapshot of cloudfsck: {str(error).splitlines()[0]}") from error
         if found is None or found[0] != str(FORMAT):
             raise Trouble(f"{path} was written by another version of cloudfsck; take a new one")
-        db.execute("SET TimeZone = 'UTC'")
+        _bound(db, path)
         return cls(db, path)
 
     def note(self, **facts: str) -> None:
@@ -147,7 +153,8 @@ class Snapshot:
         self._aside = None
         self._drop.detach()
         self.db = duckdb.connect(str(self.path), read_only=True)
-        self.db.execute("SET TimeZone = 'UTC'")
+        self._memory = MEMORY
+        _bound(self.db, self.path)
 
     def close(self) -> None:
         self.db.close()
@@ -234,9 +241,16 @@ class Snapshot:
     # ------------------------------------------------------------------------------------------- reading
 
     def rows(self, query: str, parameters: Any = None) -> list[dict[str, Any]]:
-        cursor = self.db.execute(query, parameters)
-        names = [column[0] for column in cursor.description or ()]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        while True:
+            try:
+                cursor = self.db.execute(query, parameters)
+                names = [column[0] for column in cursor.description or ()]
+                return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            except duckdb.OutOfMemoryException:
+                if self._memory >= _physical():
+                    raise
+                self._memory *= 2
+                self.db.execute(f"SET memory_limit = '{self._memory}MB'")
 
     def query(self, query: str) -> list[dict[str, Any]]:
         """Somebody else's query.  Raises Trouble with what DuckDB says of it."""
@@ -285,9 +299,22 @@ class Snapshot:
             self.db.execute("ROLLBACK")
 
 
+def _bound(db: duckdb.DuckDBPyConnection, path: Path | None) -> None:
+    """Keep DuckDB small; what lies in memory alone may take what it needs, and is small by itself."""
+    db.execute("SET threads = 2; SET TimeZone = 'UTC'")
+    if path is not None:
+        db.execute(f"SET memory_limit = '{MEMORY}MB'")
+
+
+def _physical() -> int:
+    """The memory of this machine, in MB."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 20
+
+
 def _remove(aside: Path | None) -> None:
-    """Away with a snapshot that was not finished, and with DuckDB's journal of it."""
+    """Away with a snapshot that was not finished, with DuckDB's journal of it, and with what it had no memory for."""
     if aside is not None:
+        shutil.rmtree(aside.with_name(f"{aside.name}.tmp"), ignore_errors=True)
         for path in (aside, aside.with_name(f"{aside.name}.wal")):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
