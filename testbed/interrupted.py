@@ -240,7 +240,7 @@ def boot_unmapped(cloud: Cloud, api: Api, host: str, name: str) -> Hit:
             server = api.boot(name, host, wait=False)
             lock.enter_context(row_locked(cloud, "nova_api", "instance_mappings", f"instance_uuid = '{server}'"))
         waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_query LIKE 'UPDATE"
-        await_true("the conductor stands", lambda: bool(cloud.sql("", f"{waits} instance_mappings%'")), 60)
+        await_true("the conductor stands", lambda: bool(cloud.sql("", f"{waits} instance_mappings%'")), 120)
         die(cloud.controller, "nova-super-conductor")
     return Hit(server, picture(cloud, server))
 
