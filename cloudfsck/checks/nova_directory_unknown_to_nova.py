@@ -30,19 +30,19 @@ CHECK = Check(
     accused=("instance_dirs",),
     query="""
         SELECT e.host || '/' || e.object AS key, e.server, e.host, e.seen_on, e.path, e.inode, e.bytes, e.files, e.newest,
-               x.traces, 'nothing: nova-compute looks only for servers that Nova knows' AS nova_will,
+               list(DISTINCT r.trace ORDER BY r.trace) AS traces,
+               'nothing: nova-compute looks only for servers that Nova knows' AS nova_will,
                CASE WHEN e.alone THEN [e.host] END AS hosts, NULL AS cells, e.changed AS since,
                'host:' || e.host AS clock, 'Nova knows no row of it: whose it was is not known' AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM directories e
-          JOIN (SELECT r.server, list(DISTINCT r.trace ORDER BY r.trace) AS traces
-                  FROM traces_of_servers r
-                 GROUP BY r.server) x ON x.server = e.server
+          JOIN traces_of_servers r ON r.server = e.server
          WHERE e.kind = 'instance'
            AND e.rung IS NULL
            AND NOT EXISTS (SELECT 1 FROM known_servers k WHERE k.server = e.server)
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = e.server)
            AND NOT EXISTS (SELECT 1 FROM storage_guests d WHERE d.server = e.server AND d.storage = e.storage)
+         GROUP BY ALL
     """,
     commands=_commands,
     scenarios=(
