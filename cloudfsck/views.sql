@@ -162,14 +162,15 @@ SELECT p.host, p.local AND s.host IS NULL AS alone, CASE WHEN alone THEN 'of ' |
 -- _run_pending_deletes: every 300 s, while it has failed fewer than maximum_instance_delete_attempts times).  One that
 -- was not removed in a day never will be.
 CREATE VIEW unfinished_deletions AS
-SELECT s.server, s.host
-  FROM deleted_servers s
-  JOIN clocks c ON c.table_name = 'nova_instances' AND c.part = s.cell
+SELECT i.uuid AS server, i.host
+  FROM nova_instances i
+  JOIN clocks c ON c.table_name = 'nova_instances' AND c.part = i.cell
   CROSS JOIN nova_settings t
- WHERE coalesce(s.cleaned, 0) = 0
-   AND s.deleted_at > c.now - INTERVAL 1 DAY
+ WHERE coalesce(i.deleted, 0) <> 0
+   AND coalesce(i.cleaned, 0) = 0
+   AND i.deleted_at > c.now - INTERVAL 1 DAY
    AND NOT EXISTS (SELECT 1 FROM nova_instance_system_metadata m
-                    WHERE m.instance_uuid = s.server AND m.key = 'clean_attempts'
+                    WHERE m.instance_uuid = i.uuid AND m.key = 'clean_attempts'
                       AND TRY_CAST(m.value AS BIGINT) >= t.delete_attempts);
 
 -- What Nova last did to bring a server to a host or away from it, and whether that was within the hour: then a service

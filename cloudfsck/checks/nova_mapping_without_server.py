@@ -61,19 +61,22 @@ CHECK = Check(
     text=__doc__,
     accused=("nova_instance_mappings",),
     query="""
+        WITH strangers AS MATERIALIZED (
+            SELECT m.*
+              FROM nova_instance_mappings m
+             WHERE NOT EXISTS (SELECT 1 FROM nova_instances i WHERE i.uuid = m.instance_uuid)
+               AND NOT EXISTS (SELECT 1 FROM nova_shadow_instances i WHERE i.uuid = m.instance_uuid))
         SELECT m.instance_uuid AS key, m.instance_uuid AS server, m.project_id AS project, c.cell, m.id AS mapping,
                m.cell_id, m.queued_for_delete, m.created_at, m.updated_at, r.id AS request_spec,
                [] AS hosts, NULL AS cells,
                greatest(m.created_at, m.updated_at) AS since, 'api:nova_api' AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
-          FROM nova_instance_mappings m
+          FROM strangers m
           LEFT JOIN nova_cell_mappings c ON c.id = m.cell_id
           LEFT JOIN nova_request_specs r ON r.instance_uuid = m.instance_uuid
          WHERE m.project_id IS DISTINCT FROM 'INSTANCE_MIGRATION_MARKER'  -- the bookmark of nova-manage map_instances
            AND (c.cell IS NULL
                 OR EXISTS (SELECT 1 FROM read_parts p WHERE p.table_name = 'nova_instances' AND p.part = c.cell))
-           AND NOT EXISTS (SELECT 1 FROM nova_instances i WHERE i.uuid = m.instance_uuid)
-           AND NOT EXISTS (SELECT 1 FROM nova_shadow_instances i WHERE i.uuid = m.instance_uuid)
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = m.instance_uuid)
     """,
     commands=_commands,

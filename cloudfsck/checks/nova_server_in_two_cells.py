@@ -53,7 +53,8 @@ CHECK = Check(
                max(greatest(s.created_at, s.updated_at)) AS since,
                'cell:' || arg_max(s.cell, greatest(s.created_at, s.updated_at)) AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
-          FROM live_servers s
+          FROM (SELECT server FROM live_servers GROUP BY server HAVING count(*) > 1) o
+          JOIN live_servers s ON s.server = o.server
           LEFT JOIN mapped_servers p ON p.server = s.server
          WHERE NOT EXISTS (SELECT 1 FROM servers_under_way u WHERE u.server = s.server)
            AND NOT EXISTS (SELECT 1 FROM nova_migrations m
@@ -61,7 +62,6 @@ CHECK = Check(
                             WHERE m.instance_uuid = s.server AND m.cross_cell_move
                               AND m.updated_at > c.now - INTERVAL 1 DAY)
          GROUP BY s.server, p.cell
-        HAVING count(*) > 1
     """,
     commands=_commands,
     settle=timedelta(days=1),
