@@ -175,6 +175,7 @@ def answers(folder: Path, live: int, hosts: int) -> None:
         answer = {
             "version": 1, "clock": clock, "hostname": f"compute{host}", "canonical": f"compute{host}",
             "boot_id": str(host), "seconds": 0.5, "failed": {}, "swtpm": [], "nvram": [],
+            "storage": {"sessions": [], "controllers": [], "devices": []},
             "domains": [_domain(number, server) for number, server in mine],
             "processes": [
                 {"pid": number, "uuid": server, "name": f"instance-{number:08x}", "started": clock - 9e6, "unnamed": 0}

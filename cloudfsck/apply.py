@@ -42,7 +42,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Means:
-    """What apply is handed: how to prove a scope, how to look at hosts alone, how to have an act done."""
+    """What apply is handed: how to prove a scope, how to look at what acts change and no more, how to have one done."""
 
     prove: Prove
     look: Look
@@ -86,7 +86,7 @@ def undo(entries: Sequence[journal.Entry], state: State, means: Means, *, named:
                     back = entry.act.undo(entry.saw)
                 except KeyError:  # what was saved is told by the host when the act is done, and it was not heard
                     back = None
-                shown = plan.Entry(number, entry.check, entry.key, "ask", back or entry.act, (entry.act.host,))
+                shown = plan.Entry(number, entry.check, entry.key, "ask", back or entry.act, _hosts(entry.act))
                 why = "it cannot be undone" if back is None else _why_not_back(back, state, means, named)
                 if back is None or why:
                     yield Done(shown, "refused", why)
@@ -125,8 +125,9 @@ def _why_not_back(back: Act, state: State, means: Means, named: bool) -> str:
     """Why an act may not be taken back now; empty when it may."""
     if halts := state.halts():
         return halts[0]
-    if frozen := state.frozen().get(back.server):
-        return frozen
+    frozen = state.frozen()
+    if whys := [frozen[one] for _, one in _objects(back) if one in frozen]:
+        return whys[0]
     if back.kind not in ("domain.resume", "domain.start") or named:
         return ""
     everywhere = means.look(Scope(frozenset({back.server}), None))
@@ -152,8 +153,39 @@ def _why_not_back(back: Act, state: State, means: Means, named: bool) -> str:
 def freeze_broken_off(state: State) -> None:
     """Freeze what an earlier run was at when it died."""
     for entry in journal.broken_off(state.folder):
-        state.freeze(entry.act.host, entry.act.server, "cloudfsck broke off in the midst of it", utcnow() + FREEZE)
+        _freeze(entry.act, state, "cloudfsck broke off in the midst of it")
         journal.settle(state.folder, entry)
+
+
+def _objects(act: Act) -> list[tuple[str, str]]:
+    """What an act is about, as the store freezes it: (where it is, its UUID).  An act on no host is Cinder's."""
+    return [(act.host or "Cinder", one) for one in sorted({act.server, *_also(act)} - {""})]
+
+
+def _also(act: Act) -> frozenset[str]:
+    """The UUIDs beside its server's that an act touches."""
+    also: frozenset[str] = getattr(act, "also", frozenset())
+    return also
+
+
+def _hosts(act: Act) -> tuple[str, ...]:
+    return (act.host,) if act.host else ()
+
+
+def _places(act: Act) -> Scope:
+    """What an act changes, and no more: of the server of an attachment nothing, for it may live, and be changed."""
+    servers = frozenset({act.server} - {""}) if act.host else frozenset()
+    return Scope(servers, frozenset(_hosts(act)), _also(act))
+
+
+def _freeze(act: Act, state: State, why: str) -> None:
+    for where, one in _objects(act):
+        state.freeze(where, one, why, utcnow() + FREEZE)
+
+
+def _thaw(act: Act, state: State) -> None:
+    for where, one in _objects(act):
+        state.thaw(where, one)
 
 
 def _gate(
@@ -217,12 +249,12 @@ def _act(
     """Do one act and verify it.  Raises Trouble when it failed, or did something else than it declares: then the whole
     run stops."""
     act = entry.act
-    scope = Scope(frozenset({act.server}), frozenset({act.host}))
+    scope = _places(act)
     expected = means.look(scope)
     try:
         gaps = expected.heard().gaps
         if gaps:
-            yield Done(entry, "moved", f"{act.host} does not answer any more: {next(iter(gaps.values()))}")
+            yield Done(entry, "moved", f"{act.host or 'Cinder'} does not answer any more: {next(iter(gaps.values()))}")
             return
         try:
             act.effect(expected.db)
@@ -230,37 +262,38 @@ def _act(
             yield Done(entry, "moved", str(error))
             return
         state.renew(lease)
-        state.freeze(act.host, act.server, f"run {book.run} was at it", utcnow() + FREEZE)
+        _freeze(act, state, f"run {book.run} was at it")
         book.begin(entry.number, entry.check, entry.key, act, undoes)
         try:
             saw = means.send(act, lease)
         except (Moved, Refused) as error:
             outcome = "moved" if isinstance(error, Moved) else "refused"
-            state.thaw(act.host, act.server)
+            _thaw(act, state)
             book.end(entry.number, outcome, str(error), {})
             yield Done(entry, outcome, str(error))
             return
         except Trouble as error:
-            state.thaw(act.host, act.server)
+            _thaw(act, state)
             book.end(entry.number, "failed", str(error), {})
             yield Done(entry, "failed", str(error))
             raise Trouble(f"{entry} failed, and nothing was changed by it: {error}") from error
         except Outcomeless as error:
-            state.freeze(act.host, act.server, str(error), utcnow() + FREEZE)
+            _freeze(act, state, str(error))
             book.end(entry.number, "unknown", str(error), {})
-            yield Done(entry, "unknown", f"{error}; nothing is sent to {act.server} before {FREEZE} have passed")
+            about = " and ".join(one for _, one in _objects(act))
+            yield Done(entry, "unknown", f"{error}; nothing is sent to {about} before {FREEZE} have passed")
             return
         _move(entry, state, book.run)
         book.end(entry.number, "done", "", saw)
         try:
-            difference = _difference(expected, means.look(scope))
+            difference = _difference(act, expected, means.look(scope))
         except Exception:
             yield Done(entry, "done", "")
             raise
         if not difference:
-            state.thaw(act.host, act.server)
+            _thaw(act, state)
         else:
-            state.freeze(act.host, act.server, f"it did not do what it declares: {difference}", utcnow() + FREEZE)
+            _freeze(act, state, f"it did not do what it declares: {difference}")
         yield Done(entry, "done", "")  # whoever listens may stop here, with nothing left open
         if difference:
             raise Trouble(f"{entry} did not do what it declares, and the run stops: {difference}")
@@ -284,18 +317,31 @@ _DECLARED = {
     "qemu_processes": "host, uuid",
     "instance_dirs": "host, name, kind, inode",
     "quarantine": "host, entry, server, inode, was_path",
+    "block_devices": "host, name, number",
+    "iscsi_sessions": "host, session, target",
+    "cinder_volumes": "id, status, attach_status",
+    "cinder_volume_attachment": "id, volume_id, instance_uuid, attach_status",
 }
 
 
-def _difference(expected: Snapshot, found: Snapshot) -> str:
+#: Of what is read whole for its host, only what the act takes away: all else comes and goes with other volumes.
+_TAKEN = {"block_devices": "name || ' ' || coalesce(wwid, '')", "iscsi_sessions": "session || ' ' || target"}
+
+
+def _difference(act: Act, expected: Snapshot, found: Snapshot) -> str:
     """What a fresh reading shows otherwise than the acts' effects declare; empty when they agree."""
     try:
         gaps = found.heard().gaps
         if gaps:
             return f"it could not be read: {next(iter(gaps.values()))}"
         for table, columns in _DECLARED.items():
-            query = f"SELECT DISTINCT {columns} FROM {table} ORDER BY ALL"
-            should, does = expected.rows(query), found.rows(query)
+            query = f"SELECT DISTINCT {columns} FROM {table}"
+            if table in _TAKEN:
+                query += f" WHERE list_contains($things, {_TAKEN[table]})"
+            elif table.startswith("cinder_") and act.host:
+                continue  # it changes nothing there
+            given = {"things": sorted(getattr(act, "things", ()))} if table in _TAKEN else None
+            should, does = (taken.rows(f"{query} ORDER BY ALL", given) for taken in (expected, found))
             if should != does:
                 return f"{table} is {_said(does)}, and should be {_said(should)}"
         return ""
@@ -309,4 +355,5 @@ def _said(rows: Sequence[Row]) -> str:
 
 def _asked_for(entry: plan.Entry) -> Finding:
     """The finding that an entry stands for, as far as its key and its act tell: enough to know what to read again."""
-    return Finding(entry.check, entry.key, "ask", "seen", {"server": entry.act.server, "hosts": entry.hosts})
+    row = {"server": entry.act.server, "hosts": entry.hosts, "also": entry.also}
+    return Finding(entry.check, entry.key, "ask", "seen", row)

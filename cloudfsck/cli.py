@@ -44,9 +44,9 @@ from cloudfsck import (
     scenario,
     screen,
 )
-from cloudfsck.acts import hypervisor
+from cloudfsck.acts import cinder, hypervisor
 from cloudfsck.config import NO_CINDER, Config
-from cloudfsck.model import Act, Trouble
+from cloudfsck.model import Act, Refused, Trouble
 from cloudfsck.proof import Verdict
 from cloudfsck.snapshot import Snapshot
 from cloudfsck.sources import Sources, nova, schema
@@ -203,18 +203,28 @@ class Session:
         return self.config.cloud.state / "snapshots"
 
     def means(self) -> apply.Means:
-        """What apply is handed; the writing key is opened here and nowhere else."""
-        if self.config.hosts.transport == "ssh" and self.config.write.ssh is None:
+        """What apply is handed; the writing key, and Cinder's API, are opened here and nowhere else."""
+        write = self.config.write
+        by_ssh = self.config.hosts.transport == "ssh"
+        if by_ssh and write.ssh is None and write.cinder is None:
             raise Trouble(f"{self.path} has no [write.ssh]: without the second key nothing can be repaired")
         roster = self.sources.roster()
+        api = None if write.cinder is None else cinder.Cinder(write.cinder)
 
         def send(act: Act, lease: Lease) -> Any:
+            if not act.host:
+                if api is None:
+                    raise Refused(f"{self.path} has no [write.cinder]: its cloud is to be the name of an"
+                                  " administrator's entry in clouds.yaml")  # fmt: skip
+                self.stop.under_way = True
+                return api.send(act)
+            if by_ssh and write.ssh is None:
+                raise Refused(f"{self.path} has no [write.ssh]: without the second key nothing is done on a host")
             if act.host not in roster.hosts:
                 raise Trouble(f"{act.host} is no host of the roster")
             target, place = self.sources.target(roster.hosts[act.host])
-            ssh = self.config.write.ssh
             self.stop.under_way = True
-            return hypervisor.send(act, target, place, ssh, self.config.cloud.name, lease.fence)
+            return hypervisor.send(act, target, place, write.ssh, self.config.cloud.name, lease.fence)
 
         return apply.Means(self.sources.prove, self.sources.look, send)
 

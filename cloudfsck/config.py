@@ -96,8 +96,18 @@ class Read(_Section):
     ssh: Ssh | None = None
 
 
+class CinderApi(_Section):
+    """`cloud` is the entry of clouds.yaml under which Cinder's API is spoken to, an administrator's; `clouds_file` that
+    file, where it is not one of those that the openstack command reads.  `timeout` is for one answer."""
+
+    cloud: str = Field(min_length=1)
+    clouds_file: Path | None = None
+    timeout: Duration = Field(default=dt.timedelta(seconds=120), gt=dt.timedelta(), le=dt.timedelta(minutes=3))
+
+
 class Write(_Section):
     ssh: Ssh | None = None
+    cinder: CinderApi | None = None
 
 
 class Nova(_Section):
@@ -137,6 +147,8 @@ class Place(_Section):
     virsh: list[str] | None = None
     python: str | None = None
     proc: str | None = None
+    sys: str | None = None
+    dev: str | None = None
     state_dir: str | None = None
     cell: str | None = None
 
@@ -156,6 +168,8 @@ class Hosts(_Section):
     virsh: list[str] | None = None
     python: str = "python3"
     proc: str = "/proc"
+    sys: str = "/sys"
+    dev: str = "/dev"
     state_dir: str = "/var/lib/cloudfsck"
     jump: dict[str, str] = {}
     inventory: list[str] = []

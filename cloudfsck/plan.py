@@ -19,13 +19,24 @@ from cloudfsck.state import Keep, utcnow
 
 VERSION = 1
 
-#: Domains go before directories: nothing is moved away under a guest.
-_ORDER = ("domain", "directory")
+#: Domains go first: nothing is taken from under a guest.
+_ORDER = ("domain", "device", "session", "attachment", "volume", "directory")
+
+#: Values of an act that are lists; the act itself looks at what is in them.
+LISTS = frozenset({"places", "paths", "sessions"})
+
+#: What a finding may call an object that somebody may have marked, beside the column that says it of a server.
+_CALLED = {
+    "server": ("volume", "attachment"),
+    "host": ("connected_to", "server_host"),
+    "name": ("server_name", "volume_name"),
+}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """`hosts` are those to be read again right before the act; None: all."""
+    """`hosts` are those to be read again right before the act; None: all.  `also` are the UUIDs of volumes, attachments
+    and other servers to be read with them."""
 
     number: int
     check: str
@@ -33,6 +44,7 @@ class Entry:
     risk: str
     act: Act
     hosts: tuple[str, ...] | None
+    also: tuple[str, ...] = ()
 
     @property
     def case(self) -> str:
@@ -94,7 +106,8 @@ def make(
         if act not in (entry.act for entry in entries):
             hosts = finding.row["hosts"]
             entries.append(Entry(
-                len(entries) + 1, finding.check, finding.key, finding.risk, act, None if hosts is None else tuple(hosts)
+                len(entries) + 1, finding.check, finding.key, finding.risk, act,
+                None if hosts is None else tuple(hosts), tuple(sorted(finding.also)),
             ))  # fmt: skip
     if verdict.stops:
         left = [LeftOut(entry.check, entry.key, verdict.stops[0]) for entry in entries] + left
@@ -121,8 +134,17 @@ def kept_or_frozen(
     """Whether somebody said that the object must never be touched, or an act on it ended nobody knows how."""
     if tags is None and any(keep.kind == "tag" for keep in keeps):
         return "a keep names a tag, and not every cell's tags could be read"
-    kept = next((keep for keep in keeps if keep.matches(finding.row, (tags or {}).get(finding.server, ()))), None)
-    return str(kept) if kept is not None else frozen.get(finding.server, "")
+    ids = sorted({finding.server, *finding.also} - {""})
+    marked = {tag for one in ids for tag in (tags or {}).get(one, ())}
+    rows = [
+        finding.row,
+        *({column: finding.row.get(name)} for column, names in _CALLED.items() for name in names),
+        *({"server": one} for one in ids),
+    ]
+    kept = next((keep for keep in keeps if any(keep.matches(row, marked) for row in rows)), None)
+    if kept is not None:
+        return str(kept)
+    return next((frozen[one] for one in ids if one in frozen), "")
 
 
 def tags(snapshot: Snapshot) -> dict[str, list[str]] | None:
@@ -169,6 +191,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
                 "risk": entry.risk,
                 "undo": entry.act.undoing,
                 "hosts": None if entry.hosts is None else list(entry.hosts),
+                "also": list(entry.also),
                 "act": acts.to_json(entry.act),
             }
             for entry in plan.entries
@@ -206,7 +229,7 @@ def load(path: Path, cloud: str, checks: Iterable[str]) -> Plan:
         entries = tuple(
             Entry(
                 int(one["n"]), one["check"], one["key"], one["risk"], acts.from_json(one["act"]),
-                None if one["hosts"] is None else tuple(one["hosts"]),
+                None if one["hosts"] is None else tuple(one["hosts"]), tuple(one.get("also", ())),
             )
             for one in given["acts"]
         )  # fmt: skip
@@ -224,8 +247,11 @@ def load(path: Path, cloud: str, checks: Iterable[str]) -> Plan:
 
 def _typed(one: Mapping[str, Any]) -> None:
     """Raises TypeError if an act of a plan was edited into values of other types than those that `to_json` writes."""
-    named = [one["check"], one["key"], one["risk"], one["act"]["host"], one["act"]["server"], *(one["hosts"] or ())]
+    named = [one["check"], one["key"], one["risk"], *(one["hosts"] or ()), *one.get("also", ())]
+    named += [one["act"][name] for name in ("host", "server") if name in one["act"]]
     if type(one["n"]) is not int or not all(isinstance(value, str) for value in named):
         raise TypeError(f"act {one['n']!r}")
-    if isinstance(one["hosts"], str) or any(isinstance(value, list) for value in one["act"].values()):
+    if isinstance(one["hosts"], str) or isinstance(one.get("also"), str):
+        raise TypeError(f"act {one['n']!r}")
+    if any(isinstance(value, list) and name not in LISTS for name, value in one["act"].items()):
         raise TypeError(f"act {one['n']!r}")

@@ -354,8 +354,8 @@ def _entry(piece: Piece, why: str | None) -> dict[str, Any]:
         "clock": piece.clock,
         "started": piece.started,
         "finished": piece.finished,
-        # a table without a key column is always read whole for its part
-        "keys": None if piece.keys is None or not tables.BY_NAME[piece.table].key else sorted(piece.keys),
+        # some tables are always read whole for their part
+        "keys": None if piece.keys is None or not tables.BY_NAME[piece.table].narrow else sorted(piece.keys),
     }
 
 

@@ -35,7 +35,8 @@ class Table:
     database, `where` a filter that the source applies, as SQL that MariaDB, PostgreSQL and SQLite understand.  `late`
     marks a table that older releases do not have: there it is empty, not a gap.  `distinct` marks one that has each row
     of its columns once, taken of a service's table that another of ours reads as well.  `apart` names columns of JSON
-    with secrets in them, of which the source keeps what stands in CONNECTION alone.
+    with secrets in them, of which the source keeps what stands in CONNECTION alone.  `few` marks one that is read whole
+    in spite of its key, for there is little in it, and it acquits by more than its key.
     """
 
     name: str
@@ -48,6 +49,12 @@ class Table:
     late: bool = False
     distinct: bool = False
     apart: tuple[str, ...] = ()
+    few: bool = False
+
+    @property
+    def narrow(self) -> bool:
+        """Whether a scoped reading asks for some of its rows alone."""
+        return bool(self.key) and not self.few
 
     @property
     def asked(self) -> tuple[Column, ...]:
@@ -76,7 +83,7 @@ def taken(column: str) -> list[Column]:
 
 def _table(
     name: str, per: Per, text: str, columns: str, key: str = "", origin: str = "", where: str = "",
-    late: bool = False, distinct: bool = False, apart: str = "",
+    late: bool = False, distinct: bool = False, apart: str = "", few: bool = False,
 ) -> Table:  # fmt: skip
     fields = []
     if per == "cell":
@@ -87,7 +94,7 @@ def _table(
     for column in apart.split():
         fields += taken(column)
     return Table(name, per, " ".join(text.split()), tuple(fields), tuple(key.split()), origin, where, late, distinct,
-                 tuple(apart.split()))  # fmt: skip
+                 tuple(apart.split()), few)  # fmt: skip
 
 
 #: What is kept of a column of JSON that is taken apart at its source (sources/connection.py).
@@ -103,6 +110,9 @@ CONNECTION = {
     "connector": """
     connector_host VARCHAR    The host that it is connected to, by the connector; NULL where there is none.
     initiator      VARCHAR    That host's iSCSI name.
+""",
+    "block_device_mappings": """
+    volumes        VARCHAR[]  The volumes that it is to have.
 """,
 }
 
@@ -276,6 +286,8 @@ TABLES: tuple[Table, ...] = (
         """,
         key="instance_uuid",
         origin="build_requests",
+        apart="block_device_mappings",
+        few=True,
     ),
     _table(
         "nova_request_specs",
@@ -640,7 +652,7 @@ TABLES: tuple[Table, ...] = (
         id             VARCHAR    The attachment.
         volume_id      VARCHAR    The volume.
         instance_uuid  VARCHAR    The server; NULL where a host has it, as while an image is copied.
-        attached_host  VARCHAR    That host.
+        attached_host  VARCHAR    The host that it was last connected to, by the connector of that time.
         mountpoint     VARCHAR    /dev/vdb, …
         attach_status  VARCHAR    reserved, attaching, attached, detaching, error_attaching, …
         attach_mode    VARCHAR    rw, ro or null.
@@ -651,7 +663,7 @@ TABLES: tuple[Table, ...] = (
         deleted_at     TIMESTAMP  When it was deleted.
         deleted        BOOLEAN    Whether it is deleted.
         """,
-        key="volume_id instance_uuid id",
+        key="volume_id instance_uuid id attached_host",
         origin="volume_attachment",
         where="NOT deleted",
         apart="connection_info connector",
@@ -870,6 +882,57 @@ TABLES: tuple[Table, ...] = (
         bytes    BIGINT     What it really takes.
         changed  TIMESTAMP  When it last changed.
         used_by  VARCHAR[]  The domains there that it is named after, or that name it; of all domains, at any time.
+        """,
+    ),
+    _table(
+        "iscsi_sessions",
+        "host",
+        "The iSCSI sessions of the host, as its kernel has them; the dead ones too.",
+        """
+        session     VARCHAR    session1, …; another one bears the name after the next login.
+        target      VARCHAR    The IQN.
+        portal      VARCHAR    The address: ip:port, or [ip]:port.
+        state       VARCHAR    LOGGED_IN, FAILED or FREE.
+        connection  VARCHAR    up, failed, down, …; NULL where the kernel does not say.
+        devices     VARCHAR[]  Its SCSI devices: sda, …
+        volume      VARCHAR    The volume in the target's name: a _name_id, where the volume has one.
+        """,
+    ),
+    _table(
+        "nvme_controllers",
+        "host",
+        "The NVMe controllers that the host reaches over a fabric.",
+        """
+        name        VARCHAR    nvme1, …
+        target      VARCHAR    The NQN of the subsystem.
+        transport   VARCHAR    tcp, rdma, fc or loop.
+        address     VARCHAR    Where it is reached, as the kernel writes it.
+        state       VARCHAR    live, connecting, deleting, dead, …
+        namespaces  VARCHAR[]  Its namespaces: nvme1n1, …
+        """,
+    ),
+    _table(
+        "block_devices",
+        "host",
+        """The block devices that come to the host over a network, and all that stands on them; a map, a crypt or an LVM
+        device that stands on nothing any more is there as well.""",
+        """
+        name      VARCHAR    sdb, dm-3, nvme1n1, rbd0, …; another device may bear it later.
+        kind      VARCHAR    scsi, multipath, crypt, lvm, nvme, rbd, md, partition, dm for another map, or other.
+        number    VARCHAR    Its numbers, major:minor.
+        bytes     BIGINT     Its size.
+        wwid      VARCHAR    Its own identity, by its backend; of a map its UUID.
+        dm_name   VARCHAR    The name of a map, as in /dev/mapper.
+        state     VARCHAR    Of a SCSI device running, transport-offline, …; of a map active or suspended.
+        session   VARCHAR    The iSCSI session, NVMe controller or FC remote port that it comes by.
+        places    VARCHAR[]  Where it is, in the words of cinder_volume_attachment; a map is where its paths are.
+        volume    VARCHAR    The volume in the name of its target or image: a _name_id, where the volume has one.
+        slaves    VARCHAR[]  The devices that it stands on; of a partition, its disk.
+        holders   VARCHAR[]  The devices that stand on it; of its partitions, those that something uses.
+        links     VARCHAR[]  Every name in /dev that leads to it.
+        mounts    VARCHAR[]  Where it is mounted, in any mount namespace there; swap: as swap space.
+        held_by   VARCHAR[]  Processes that have it open, pid and command; 0: the kernel.  Not multipathd, on a path.
+        guests    VARCHAR[]  Domains that have it as a disk, be they only defined, of all there; NULL: not known.
         """,
     ),
 )

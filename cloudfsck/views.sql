@@ -166,8 +166,7 @@ SELECT i.uuid AS server, i.host
   FROM nova_instances i
   JOIN clocks c ON c.table_name = 'nova_instances' AND c.part = i.cell
   CROSS JOIN nova_settings t
- WHERE coalesce(i.deleted, 0) <> 0
-   AND coalesce(i.cleaned, 0) = 0
+ WHERE coalesce(i.cleaned, 0) = 0
    AND i.deleted_at > c.now - INTERVAL 1 DAY
    AND NOT EXISTS (SELECT 1 FROM nova_instance_system_metadata m
                     WHERE m.instance_uuid = i.uuid AND m.key = 'clean_attempts'
@@ -365,6 +364,9 @@ SELECT v.volume, 'its migration_status is ' || v.migration_status
  WHERE v.migration_status IN ('starting', 'migrating', 'completing')
     OR starts_with(v.migration_status, 'target:')
 UNION ALL
+SELECT unnest(b.volumes), 'a server is being built with it'
+  FROM nova_build_requests b
+UNION ALL
 SELECT w.resource_id, 'a service of Cinder is at it: ' || w.status
   FROM cinder_workers w
  WHERE w.resource_type = 'Volume'
@@ -377,3 +379,28 @@ UNION ALL
 SELECT m.volume, 'its server: ' || b.why
   FROM server_volumes m
   JOIN busy_servers b ON b.server = m.server;
+
+-- The devices of volumes on each host, a multipath map as one with its paths, and whether anything uses them: what stands
+-- upon them, a mount, a process, a guest, be it only defined.  What is not known to be unused is used.  `works`: some
+-- path is there; one that was just lost counts, for the kernel waits for it (iscsid.conf: replacement_timeout).
+CREATE VIEW volume_devices AS
+WITH paths AS (
+    SELECT m.host, m.name AS map, unnest(m.slaves) AS name
+      FROM block_devices m
+     WHERE m.kind = 'multipath'),
+parts AS (
+    SELECT d.*, coalesce(p.map, d.name) AS device,
+           d.kind <> 'multipath' AS leaf,
+           coalesce(len(d.guests) + len(d.mounts) + len(d.held_by)
+                    + len(list_filter(d.holders, lambda h: h IS DISTINCT FROM p.map)), 1) > 0 AS used
+      FROM block_devices d
+      LEFT JOIN paths p ON p.host = d.host AND p.name = d.name
+     WHERE d.kind IN ('scsi', 'nvme', 'rbd', 'multipath'))
+SELECT e.host, e.device AS name, bool_or(e.used) AS used, max(e.volume) AS volume,
+       list_sort(list_distinct(flatten(list(e.places)))) AS places,
+       list_sort(list_distinct(flatten(list(e.links)))) AS links,
+       list(e.name ORDER BY e.name) FILTER (e.leaf) AS paths,
+       list(e.state ORDER BY e.name) FILTER (e.leaf) AS path_states,
+       bool_or(coalesce(e.state, 'running') = 'running') AS works
+  FROM parts e
+ GROUP BY e.host, e.device;

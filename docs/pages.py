@@ -21,6 +21,7 @@ import typer.main
 from cloudfsck import checking, checks, cli, proof, scenario, tables
 from cloudfsck.model import RISKS, Check, Finding, Scenario
 from cloudfsck.snapshot import OWN, Snapshot
+from docs import places
 
 DOCS = Path(__file__).parent
 TESTS = DOCS.parent / "tests"
@@ -461,11 +462,49 @@ def _words(node: ast.AST, constants: Mapping[str, ast.expr]) -> set[str]:
 
 # ------------------------------------------------------------------------------------------ all of them
 
+# ------------------------------------------------------------------------------------------ volumes.md
+
+_ABOUT_VOLUMES = """
+A volume that a server has stands in five places: while the server is asked for, in Nova's API database, with the build
+request; in the database of its cell, as a block device mapping; in Cinder's, as an attachment, from which Cinder
+derives the volume's status; in the guest, as a disk of the domain; and on its host, as a block device.  Each
+combination of there (x) and not there (-) is a small world, to which all checks were put: these are their answers.
+The server is on a host that answers, everything is older than any check's patience, and the volume is attached
+nowhere else.
+"""
+
+
+def volumes_page() -> str:
+    known = checks.load()
+    lines: list[str] = []
+    for lives, title in ((True, "Of a server that lives"), (False, "Of a server that is deleted")):
+        lines += [f"## {title}", ""]
+        rows = []
+        for one in places.combinations():
+            if one.lives != lives:
+                continue
+            found = one.findings(known)
+            marks = ("x" if place in one.there else "-" for place in places.PLACES)
+            said = "; ".join(f"[{code(finding.check)}](checks.md#{finding.check})" for finding in found)
+            done = "; ".join(_done(known[finding.check], finding) for finding in found)
+            rows.append((*marks, said or "nothing", done or "-"))
+        lines += table((*places.PLACES, "found", "repair"), rows)
+    return page("A volume in its five places", _ABOUT_VOLUMES, lines)
+
+
+def _done(check: Check, finding: Finding) -> str:
+    """What the repair of a finding does first."""
+    if check.repair is None or finding.risk == "by-hand":
+        return "by hand"
+    return ", ".join(code(act.kind) for act in check.repair(finding.row))
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "checks.md": checks_page,
     "tables.md": tables_page,
     "cli.md": cli_page,
     "coverage.md": coverage_page,
+    "volumes.md": volumes_page,
 }
 
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from cloudfsck import acts, apply, journal, plan
+from cloudfsck.acts.attachment import Delete, ResetStatus
 from cloudfsck.acts.domain import Pause
 from cloudfsck.journal import Journal
-from cloudfsck.model import Act, Moved, Outcomeless, Refused, Trouble
+from cloudfsck.model import Act, Moved, Outcomeless, Refused, Scope, Trouble
+from cloudfsck.snapshot import Snapshot
 from cloudfsck.state import State
-from tests.tiny import Cloud
+from tests.tiny import CHECKS, Cloud
 
 
 @pytest.fixture
@@ -395,3 +397,203 @@ def test_a_plan_with_one_number_twice_is_refused(cloud: Cloud, tmp_path: Path) -
     (tmp_path / "plan.json").write_text(json.dumps({**whole, "acts": [whole["acts"][0]] * 2}))
     with pytest.raises(Trouble, match="two acts of one number"):
         plan.load(tmp_path / "plan.json", "tiny", ["libvirt-domain-of-deleted-server"])
+
+
+# ------------------------------------------------------------------------------------------ acts on no host
+
+ORPHANS = """
+    hosts cell1      c1
+    nova_instances   cell   id  uuid  host  deleted  deleted_at  display_name  project_id
+                     cell1  1   s-1   c1    1        -2d         web-1         p-1
+                     cell1  2   s-2   c1    0        -           web-2         p-1
+    nova_instance_mappings  instance_uuid  cell_id
+                            s-1            cell1
+                            s-2            cell1
+    nova_tags        cell   resource_id  tag
+                     cell1  s-1          precious
+    cinder_volumes   id   status     attach_status  display_name  project_id  deleted  updated_at
+                     v-1  in-use     attached       data          p-1         false    -9d
+                     v-2  detaching  detached       swap          p-2         false    -9d
+    cinder_volume_attachment  id   volume_id  instance_uuid  connector_host  attach_status  attach_time  updated_at
+                              a-1  v-1        s-1            c1              attached       -9d          -9d
+"""
+ATTACHMENT, VOLUME = "cinder-attachment-of-deleted-server", "cinder-volume-status-differs"
+
+
+@pytest.fixture
+def orphans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """A cloud with what is Cinder's alone; the other checks would take their time, and find nothing."""
+    monkeypatch.setattr("tests.tiny.CHECKS", {name: CHECKS[name] for name in (ATTACHMENT, VOLUME)})
+    cloud = Cloud(tmp_path, ORPHANS)
+    cloud.judge()
+    return cloud
+
+
+def test_acts_through_an_api_go_the_way_of_all_acts(orphans: Cloud) -> None:
+    assert orphans.faults() == {"a-1": "proven", "v-2": "proven"}
+    made = orphans.plan()
+    assert [(entry.act.kind, entry.act.host, entry.risk, entry.act.undoing) for entry in made.entries] == [
+        ("attachment.delete", "", "ask", "none"), ("volume.reset_status", "", "ask", "approximate"),
+    ]  # fmt: skip
+    assert [entry.also for entry in made.entries] == [("a-1", "s-1", "v-1"), ("v-2",)]
+    assert [outcome for outcome, _ in orphans.apply(made)] == ["done", "done"]
+    assert orphans.faults() == {}
+    assert orphans.state.holds() == []
+    assert orphans.state.frozen() == {}
+    volumes = orphans.truth.rows("SELECT id, status, attach_status FROM cinder_volumes ORDER BY id")
+    assert [(row["status"], row["attach_status"]) for row in volumes] == [("available", "detached")] * 2
+
+
+def test_only_the_places_of_the_act_are_looked_at_and_asked_for(
+    orphans: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attachment's server may live, and be given other volumes meanwhile."""
+    looked: list[Scope] = []
+    proved: list[Scope] = []
+
+    def look(scope: Scope) -> Snapshot:
+        looked.append(scope)
+        return orphans.copy()
+
+    def prove(scope: Scope) -> tuple[Snapshot, Snapshot]:
+        proved.append(scope)
+        return orphans.copy(), orphans.copy()
+
+    monkeypatch.setattr(orphans, "look", look)
+    monkeypatch.setattr(orphans, "prove", prove)
+    made = orphans.plan()
+    del proved[:]
+    orphans.apply(made)
+    nobody: frozenset[str] = frozenset()
+    first, second = (Scope(nobody, nobody, frozenset(also)) for also in ({"v-1", "a-1"}, {"v-2"}))
+    assert looked == [first] * 2 + [second] * 2
+    assert proved[-1] == Scope(frozenset({""}), None, frozenset({"v-2"}))
+    assert proved[-2].ids == frozenset({"s-1", "v-1", "a-1"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "pattern", "kept"),
+    [
+        ("id", "v-1", "a-1"), ("id", "a-1", "a-1"), ("id", "s-1", "a-1"), ("id", "v-2", "v-2"), ("host", "c1", "a-1"),
+        ("name", "web-*", "a-1"), ("name", "data", "a-1"), ("name", "swap", "v-2"), ("project", "p-1", "a-1"),
+        ("tag", "precious", "a-1"),
+    ],
+)  # fmt: skip
+def test_a_keep_of_any_of_its_objects_is_honoured(orphans: Cloud, kind: str, pattern: str, kept: str) -> None:
+    made = orphans.plan()
+    orphans.state.keep(kind, pattern, "because", None)
+    outcomes = dict(zip(["a-1", "v-2"], [outcome for outcome, _ in orphans.apply(made)], strict=True))
+    assert outcomes == {"a-1": "done", "v-2": "done"} | {kept: "moved"}
+    assert [(one.key, one.why) for one in orphans.plan().left_out] == [(kept, f"kept ({kind} {pattern}): because")]
+
+
+def test_a_lost_answer_freezes_the_volume_and_its_server(orphans: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lose(act: Act) -> None:
+        raise Outcomeless("Cinder did not answer")
+
+    orphans.before_send = lose
+    done = list(apply.apply(orphans.plan(), CHECKS, orphans.config, orphans.state, orphans.means))
+    assert [one.outcome for one in done] == ["unknown", "unknown"]
+    assert "nothing is sent to a-1 and s-1 and v-1 before 0:15:00 have passed" in done[0].why
+    assert sorted(orphans.state.frozen()) == ["a-1", "s-1", "v-1", "v-2"]
+    orphans.before_send = lambda act: None
+    made = orphans.plan()
+    assert made.entries == ()
+    assert all(
+        "what became of an act on Cinder is not known (Cinder did not answer)" in one.why for one in made.left_out
+    )
+    _pass(monkeypatch, apply.FREEZE)
+    assert [outcome for outcome, _ in orphans.apply(orphans.plan())] == ["done", "done"]
+    assert orphans.faults() == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE cinder_volume_attachment SET attach_status = 'detaching'",
+        "UPDATE cinder_volume_attachment SET attach_time = attach_time + INTERVAL 1 HOUR",
+        "UPDATE cinder_volume_attachment SET updated_at = updated_at + INTERVAL 1 HOUR",
+        "UPDATE cinder_volumes SET updated_at = updated_at + INTERVAL 1 HOUR",
+        "DELETE FROM cinder_volume_attachment",
+        "UPDATE nova_instances SET deleted = 0, deleted_at = NULL",
+        "INSERT INTO libvirt_disks (host, uuid, target, device, serial) VALUES ('c1', 's-2', 'vdb', 'disk', 'v-1')",
+        "UPDATE ledger SET whole = FALSE, why = 'lost' WHERE table_name = 'libvirt_disks'",
+        "UPDATE ledger SET whole = FALSE, why = 'lost' WHERE table_name = 'cinder_volumes'",
+    ],
+)
+def test_the_gate_holds_for_them_too(orphans: Cloud, change: str) -> None:
+    made = orphans.plan()
+    orphans.truth.db.execute(change)
+    assert orphans.apply(replace(made, entries=made.entries[:1])) == [("moved", "s-1")]
+    assert orphans.sent == []
+
+
+def test_what_cinder_did_beside_it_stops_the_run(orphans: Cloud) -> None:
+    def spoil(act: Act) -> None:
+        orphans.truth.db.execute("UPDATE cinder_volumes SET status = 'error' WHERE id = 'v-1'")
+
+    orphans.after_send = spoil
+    with pytest.raises(Trouble, match="did not do what it declares.*cinder_volumes is v-1 error detached"):
+        orphans.apply(orphans.plan())
+    assert sorted(orphans.state.frozen()) == ["a-1", "s-1", "v-1"]
+
+
+def test_a_deleted_attachment_does_not_come_back_and_a_status_does(orphans: Cloud) -> None:
+    orphans.apply(orphans.plan())
+    entries = _journal(orphans)
+    assert [type(entry.act) for entry in entries] == [Delete, ResetStatus]
+    done = list(apply.undo(entries, orphans.state, orphans.means))
+    assert [(one.outcome, one.why) for one in done] == [("done", ""), ("refused", "it cannot be undone")]
+    assert orphans.faults() == {"v-2": "proven"}
+    orphans.state.freeze("Cinder", "v-2", "nobody knows", dt.datetime(2999, 1, 1))
+    assert apply._why_not_back(entries[1].act, orphans.state, orphans.means, False).endswith("2999-01-01 00:00:00 UTC")
+
+
+def test_a_status_that_cinder_would_not_set_is_not_promised_back() -> None:
+    assert ResetStatus("v", "in-use", "detached", "available", "detached", "").undo({}) is None
+    back = ResetStatus("v", "reserved", "reserved", "available", "detached", "").undo({"updated_at": "x"})
+    assert back == ResetStatus("v", "available", "detached", "reserved", "detached", "x")
+
+
+def test_their_plan_goes_to_a_file_and_back(orphans: Cloud, tmp_path: Path) -> None:
+    made = orphans.plan()
+    path = tmp_path / "plan.json"
+    plan.save(made, path)
+    assert plan.load(path, "tiny", [ATTACHMENT, VOLUME]).entries == made.entries
+    whole = json.loads(path.read_text())
+    for spoilt in ({"also": "a-1"}, {"also": [7]}, {"also": None}, {"act": {**whole["acts"][0]["act"], "server": 7}}):
+        path.write_text(json.dumps({**whole, "acts": [{**whole["acts"][0], **spoilt}]}))
+        with pytest.raises(Trouble, match="is not as cloudfsck writes it"):
+            plan.load(path, "tiny", [ATTACHMENT, VOLUME])
+
+
+@pytest.mark.parametrize("step", range(7))
+def test_a_kill_at_any_step_sends_nothing_twice_through_an_api(
+    orphans: Cloud, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    cloud = orphans
+    made, count = cloud.plan(), 0
+
+    def at(original: Any) -> Any:
+        def stepping(*given: Any, **named: Any) -> Any:
+            nonlocal count
+            mine, count = count, count + 1
+            result = original(*given, **named)
+            if mine == step:
+                raise Killed
+            return result
+
+        return stepping
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "_write", at(Journal._write))
+        patched.setattr(cloud, "send", at(cloud.send))
+        with pytest.raises(Killed):
+            cloud.apply(made)
+    cloud.apply(made)
+    assert len(cloud.sent) == len(set(cloud.sent)), "an act was sent twice"
+    assert not list(journal.broken_off(cloud.state.folder))
+    _pass(monkeypatch, apply.FREEZE)
+    cloud.apply(cloud.plan())
+    assert len(cloud.sent) == len(set(cloud.sent)) == 2
+    assert cloud.faults() == {}

@@ -35,6 +35,9 @@ MAY_CATCH_EVERYTHING = {
 REACHES = {
     "asyncssh": {"remote.py"},
     "connectorx": {"sources/database.py"},
+    "keystoneauth1": {"acts/cinder.py"},
+    "openstack": {"acts/cinder.py"},
+    "requests": {"acts/cinder.py"},
     "subprocess": {"remote.py", *PROGRAMS, "demo"},
     "socket": {"state.py", "demo", *PROGRAMS},  # the lease says which machine holds it
     "typer": {"cli.py"},

@@ -1,6 +1,7 @@
 """The bed is real: the hypervisors, their sshds and domains, the databases and what their readers may do."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import uuid
@@ -11,7 +12,9 @@ import asyncssh
 import pytest
 import sqlalchemy as sa
 
-from tests.bed import Hypervisors, MariaDB, PostgreSQL
+from tests.bed import Array, Hypervisors, MariaDB, PostgreSQL, image
+from tests.bed.programs import run
+from tests.bed.targets import MIB, Portal
 
 pytestmark = pytest.mark.real
 
@@ -185,3 +188,48 @@ def test_mariadbs_certificate_holds_for_this_machine(tmp_path: Path) -> None:
         with engine.connect() as connection:
             cipher = connection.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()
         assert cipher[1].startswith("TLS_")
+
+
+def test_a_portal_of_an_array_can_be_cut_off_alone(tmp_path: Path) -> None:
+    def reach(portal: Portal) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", portal.port), timeout=5)
+
+    with Array(tmp_path) as array:
+        name = array.target(str(uuid.uuid4()))
+        array.shared_target("iqn.1992-08.com.netapp:sn.1", [1, 255], MIB)
+        with pytest.raises(ValueError, match="no such LUNs"):
+            array.shared_target("iqn.1992-08.com.netapp:sn.2", [0])
+        first, second = array.portals
+        with reach(first) as lost, reach(second) as kept:
+            first.block()
+            with contextlib.suppress(ConnectionResetError):
+                assert lost.recv(1) == b""
+            with pytest.raises(ConnectionRefusedError):
+                reach(first)
+            kept.settimeout(0.2)
+            with pytest.raises(TimeoutError):
+                kept.recv(1)
+            first.unblock()
+            reach(first).close()
+        array.remove_target(name)
+        array.target(name.rpartition("volume-")[2])
+        ports = [portal.port for portal in array.portals]
+    for port in ports:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_an_archive_is_what_cpio_reads(tmp_path: Path) -> None:
+    entries: dict[str, image.Entry] = {
+        "/empty": None, "/etc/name": (b"one\n", False), "/usr/bin/own": Path(__file__),
+        "/bin": image.Link("usr/bin"), "/init": (b"#!/bin/sh\n", True),
+    }  # fmt: skip
+    with (tmp_path / "archive").open("wb") as file:
+        image.write(file, entries)
+    (tmp_path / "out").mkdir()
+    run(["bash", "-c", f"cd {tmp_path}/out && busybox cpio -im <../archive"])
+    out = tmp_path / "out"
+    assert (out / "bin/own").read_bytes() == Path(__file__).read_bytes()
+    assert (out / "usr/bin/own").stat().st_mtime == int(Path(__file__).stat().st_mtime)
+    assert (out / "etc/name").read_text() == "one\n"
+    assert [(out / name).stat().st_mode & 0o777 for name in ("init", "etc/name", "empty")] == [0o755, 0o600, 0o755]

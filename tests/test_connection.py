@@ -382,3 +382,45 @@ def test_whatever_it_says_it_is_no_error(seed: int) -> None:
         for column in tables.CONNECTION:
             taken(text, column)
             taken(text[: dice.randrange(len(text))], column)
+
+
+# ------------------------------------------------------------------------------------------------ of a build request
+
+
+def devices(*volumes: object) -> dict[str, object]:
+    """As nova/objects/build_request.py writes them."""
+    return {
+        "nova_object.name": "BlockDeviceMappingList",
+        "nova_object.namespace": "nova",
+        "nova_object.version": "1.18",
+        "nova_object.data": {
+            "objects": [
+                {
+                    "nova_object.name": "BlockDeviceMapping",
+                    "nova_object.namespace": "nova",
+                    "nova_object.version": "1.21",
+                    "nova_object.data": {"source_type": "volume", "volume_id": volume, "attachment_id": "a-1"},
+                    "nova_object.changes": ["volume_id"],
+                }
+                for volume in volumes
+            ]
+        },
+        "nova_object.changes": ["objects"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (devices("v-2", None, "v-1"), ["v-1", "v-2"]),
+        (devices(), []),
+        (None, []),
+        ({"nova_object.data": {"objects": {"volume_id": "v-1"}}}, []),
+        ({"nova_object.data": [1]}, []),
+        ({"nova_object.data": {"objects": ["v-1", {"nova_object.data": "v-2"}, {}]}}, []),
+        ("no JSON", None),
+        ("[]", None),
+    ],
+)
+def test_the_volumes_of_a_build_request(said: object, expected: list[str] | None) -> None:
+    assert taken(said, "block_device_mappings") == {"volumes": expected}

@@ -236,6 +236,6 @@ def test_every_table_is_read_whole_with_the_rows_that_are_there(
         for table in TABLES:
             part = "cell1" if table.per == "cell" else tables.API
             assert heard.parts(table.name) == {part}
-            assert heard.keys[table.name, part] == (servers if table.key else None)
+            assert heard.keys[table.name, part] == (servers if table.narrow else None)
             assert snapshot.rows(f"SELECT * FROM {table.name}") == cloud.rows(table), table.name
         snapshot.close()

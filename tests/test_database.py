@@ -356,7 +356,7 @@ def test_pieces_carry_their_keys_and_the_servers_clock(cell: tuple[Database, sql
     for scope in (Scope(), few(SERVERS[0])):
         for piece in nova.read_cell(cell[0], scope):
             assert piece.part == "cell1"
-            assert piece.keys == (scope.servers if tables.BY_NAME[piece.table].key else None)
+            assert piece.keys == (scope.servers if tables.BY_NAME[piece.table].narrow else None)
             assert piece.clock is not None
             assert before <= piece.clock <= dt.datetime.now(dt.UTC).replace(tzinfo=None) + dt.timedelta(seconds=1)
             assert before <= piece.started <= piece.finished

@@ -9,6 +9,7 @@ import pty
 import re
 import resource
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -545,6 +546,7 @@ def test_ctrl_c_at_the_question(user: User) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # tests that run in the background are told to ignore it
         words = [sys.executable, "-m", "cloudfsck", "-c", str(user.configuration), "repair"]
         os.execv(sys.executable, words)
     said = b""

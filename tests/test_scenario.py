@@ -117,5 +117,5 @@ def test_worlds_together_keep_out_of_each_other() -> None:
                 together.setdefault(worlds.where(row["key"]), set()).add((name, row["key"]))
     for title, (name, case) in worlds.SCENARIOS.items():
         found = {key for check, key in together.get(title, set()) if check == name}
-        plain = {key.replace(f"w{list(worlds.ALL).index(title):03}.", "") for key in found}
+        plain = {key.replace(f"w{list(worlds.ALL).index(title):03}-", "") for key in found}
         assert plain == set(case.finds), title

@@ -78,7 +78,7 @@ def where(name: str) -> str:
 
 
 def _prefix(number: int) -> str:
-    return f"w{number:03}."
+    return f"w{number:03}-"
 
 
 def _renamed(world: scenario.World, number: int) -> scenario.World:
@@ -94,6 +94,8 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
             return str(100 * number + int(word))
         if word.startswith("target:"):
             return "target:" + str(rename(table, column, word.removeprefix("target:")))
+        if word.startswith("["):
+            return "[" + ",".join(str(rename(table, "", each)) for each in word[1:-1].split(",")) + "]"
         return _prefix(number) + word if word in names else word
 
     rows = {

@@ -6,14 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from cloudfsck.acts import directory, domain
+from cloudfsck.acts import attachment, device, directory, domain
 from cloudfsck.model import Act, Trouble
 
 KINDS: dict[str, type[Any]] = {
     kind.kind: kind
     for kind in (
         domain.Pause, domain.Resume, domain.Hold, domain.Release, domain.Stop, domain.Start, domain.Undefine,
-        domain.Define, directory.Quarantine, directory.Restore, directory.Remove,
+        domain.Define, directory.Quarantine, directory.Restore, directory.Remove, attachment.Delete,
+        attachment.ResetStatus, device.Remove, device.Logout,
     )
 }  # fmt: skip
 

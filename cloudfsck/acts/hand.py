@@ -24,9 +24,10 @@ import stat
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 import xml.etree.ElementTree as ElementTree
-from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
@@ -41,6 +42,12 @@ MEMORY = re.compile(r"/(memfd:|dev/|SYSV|anon_hugepage|proc/|sys/|\[)|.*/hugepag
 VIRSH_SECONDS = 90
 LOCK_SECONDS = 20
 RESUME_SECONDS = 60
+# What os-brick does takes a moment; what takes longer than this hangs, and os-brick waits for us meanwhile.
+PROGRAM_SECONDS = 20
+FLUSH_SECONDS = 30
+BRICK_SECONDS = 10
+VANISH_SECONDS = 10
+SETTLE_SECONDS = 5
 # One argument of a program may be 128 KiB long.
 LONGEST = 100 * 1000
 STATES = {
@@ -60,6 +67,43 @@ RENAME_NOREPLACE = 1
 # Why a hard link cannot be, by what the file system or the kernel's settings allow.
 NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
+# The only words of storage that go into a command or a path.
+DISK = re.compile(r"sd[a-z]{1,8}\Z")
+MAP = re.compile(r"dm-[0-9]{1,7}\Z")
+NUMBER = re.compile(r"[0-9]{1,7}:[0-9]{1,7}\Z")
+SESSION = re.compile(r"session[0-9]{1,9}\Z")
+TARGET = re.compile(r"(iqn|eui|naa)\.[A-Za-z0-9._:-]{1,220}\Z")
+PORTAL = re.compile(r"(\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\]|[A-Za-z0-9][A-Za-z0-9.-]*):[0-9]{1,5}\Z")
+MAP_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:=@+#-]{0,126}\Z")
+# The volume in the name that Cinder gives a target (cinder.conf: volume_name_template).
+VOLUME = re.compile(r"(?:\A|[/:.-])volume-(" + UUID.pattern[:-2] + r")(?:\Z|[-./:])")
+# SCSI types of a LUN that is nobody's volume: array controller, enclosure, well-known unit, none.
+NO_VOLUME = ("12", "13", "30", "31")
+# A disk to which nothing gets through any more (Linux: drivers/scsi/scsi_sysfs.c, sdev_states).
+DEAD = ("transport-offline", "offline")
+# How the kernel says that a thing is not there (any more), or that this one has no such value.
+ABSENT = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.EINVAL,
+    errno.ENOTCONN,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.ESRCH,
+)
+# What of the kernel holds devices beside file systems and holders, and where it names them: a step * is any name.
+KERNEL = (
+    ("lio", "kernel/config/target/core/*/*/udev_path"),
+    ("nvmet", "kernel/config/nvmet/subsystems/*/namespaces/*/device_path"),
+)
+# Who attaches volumes on a host by os-brick, and whose configuration says where it locks.
+ATTACHERS = {"nova-compute": "nova", "cinder-volume": "cinder", "cinder-backup": "cinder"}
+# oslo.concurrency makes this of the prefix os-brick- and the name of the lock (os_brick/initiator/connectors/base.py).
+BRICK_LOCK = "os-brick-connect_volume"
+PROGRAM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
 # The keys of each act, and of its `was`.
 ACTS = {
     "domain.pause": ({"server", "was"}, {"id", "state", "persistent"}),
@@ -71,6 +115,8 @@ ACTS = {
     "directory.quarantine": ({"server", "path", "was", "entry"}, {"inode", "device", "newest", "files", "bytes"}),
     "directory.restore": ({"server", "path", "was", "entry"}, {"inode"}),
     "directory.remove": ({"server", "path", "was", "entry"}, {"inode"}),
+    "device.remove": ({"server", "device", "sessions", "was"}, {"number", "wwid", "paths"}),
+    "session.logout": ({"server", "session", "target", "portal"}, None),
 }  # type: Dict[str, Tuple[Set[str], Optional[Set[str]]]]
 STATES_BEFORE = {
     "domain.pause": ("running", "paused"),
@@ -296,6 +342,90 @@ def open_paths(proc: str) -> Iterator[Tuple[int, str, str]]:
             continue
         for raw in set(re.findall(rb"^\S+ \S+ \S+ \S+ [1-9][0-9]* +(/.*)$", maps, re.MULTILINE)):
             yield pid, "", os.fsdecode(raw.replace(b"\\012", b"\n"))
+
+
+def told(*steps: str) -> Optional[str]:
+    """What a file of sysfs says in one line; None where it says nothing, or is not there."""
+    path = os.path.join(*steps)
+    raw = content(path)
+    text = "" if raw is None else raw.decode("utf-8", "surrogateescape").partition("\0")[0].strip()
+    return None if text in ("", "(null)", "<NULL>") else text
+
+
+def content(path: str) -> Optional[bytes]:
+    """A file of sysfs or /proc; None where it is not there, or has no value."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        if error.errno in ABSENT:
+            return None
+        raise OSError(error.errno, error.strerror, path) from error
+
+
+def names_in(*steps: str) -> List[str]:
+    """The names in a directory of sysfs, sorted; none where it is not there."""
+    try:
+        return sorted(os.listdir(os.path.join(*steps)))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV):
+            return []
+        raise
+
+
+def address_of(host: str, port: Optional[str]) -> str:
+    host = host.strip("[]")
+    host = f"[{host}]" if ":" in host else host
+    return host if port is None else f"{host}:{port}"
+
+
+def scsi_wwid(device: str) -> Optional[str]:
+    """The WWID as the kernel has it (drivers/scsi/scsi_lib.c: scsi_vpd_lun_id), or as page 0x83 itself says it."""
+    said = told(device, "wwid")
+    page = content(os.path.join(device, "vpd_pg83")) if said is None else None
+    best = None  # type: Optional[Tuple[int, str]]
+    at = 4
+    while page is not None and at + 4 <= len(page):
+        kind, size = page[at + 1] & 0x3F, page[at + 3]
+        value = page[at + 4 : at + 4 + size]
+        # Of the logical unit, in binary; of several the better kind, and of that the longer.
+        if kind in (2, 3) and len(value) == size and size and page[at] & 0x0F == 1:
+            text = ("naa." if kind == 3 else "eui.") + "".join(f"{byte:02x}" for byte in value)
+            best = max(best or (0, ""), (kind * 256 + size, text))
+        at += 4 + size
+    return best[1] if best is not None else said
+
+
+def lun_places(target: Optional[str], lun: str) -> List[str]:
+    """Where a LUN is, as Cinder says it.  A LUN of flat space addressing has 0x4000 added to it (SAM-5, 4.7)."""
+    if target is None:
+        return []
+    number = int(lun)
+    numbers = {number, number & 0x3FFF} if 0x4000 <= number <= 0x7FFF else {number}
+    return sorted(f"{target}/{one}" for one in numbers)
+
+
+def kernel_holds(
+    top: str, loops: Dict[str, str], device_at: Callable[[str], Optional[str]]
+) -> Iterator[Tuple[str, str]]:
+    """The devices that the kernel holds on its own account, beside mounts and holders, and for what."""
+    for loop, path in loops.items():
+        name = device_at(path)
+        if name is not None:
+            yield name, loop
+    for what, pattern in KERNEL:
+        found = [top]
+        for step in pattern.split("/"):
+            found = [os.path.join(path, name) for path in found for name in (names_in(path) if step == "*" else [step])]
+        for path in found:
+            name = device_at(told(path) or "")
+            if name is not None:
+                yield name, "{} {}".format(what, path[len(top) :].split("/", 5)[5].rpartition("/")[0])
+    for label in names_in(top, "fs", "btrfs"):
+        for member in names_in(top, "fs", "btrfs", label, "devices"):
+            name = device_at("/dev/" + member)
+            if name is not None:
+                yield name, "btrfs"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1056,6 +1186,44 @@ def mount_number(descriptor: int) -> Optional[bytes]:
     return found.group(1) if found else None
 
 
+def mounts(proc: str) -> Iterator[Tuple[str, bytes]]:
+    """All mounts of all mount namespaces: (file that tells of it, line)."""
+    seen = set()  # type: Set[str]
+    files = ["/proc/self/mountinfo"]
+    for pid in sorted(name for name in os.listdir(proc) if name.isdigit()):
+        try:
+            space = os.readlink(os.path.join(proc, pid, "ns", "mnt"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if space not in seen:
+            seen.add(space)
+            files.append(os.path.join(proc, pid, "mountinfo"))
+    for path in files:
+        try:
+            with open(path, "rb") as file:
+                lines = file.read().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        except OSError as error:
+            # A process that ended meanwhile.
+            if error.errno == errno.EINVAL:
+                continue
+            raise
+        for line in lines:
+            yield path, line
+
+
+def loops(top: str) -> Iterator[str]:
+    """The files and devices that stand below loop devices."""
+    for path in glob.glob(os.path.join(glob.escape(top), "block/loop*/loop/backing_file")):
+        try:
+            with open(path, "rb") as file:
+                yield os.fsdecode(file.read().strip())
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+                raise
+
+
 def remove_tree(folder: int, name: str) -> None:
     """Remove a directory and all in it by descriptors, so that nothing outside is ever reached: no symlink is
     followed and no mount is entered."""
@@ -1198,39 +1366,11 @@ class Directory:
 
     def not_mounted(self, place: str) -> None:
         """Refuses if the directory, or anything in it, is mounted or mounted over, in any mount namespace."""
-        seen = set()  # type: Set[str]
-        files = ["/proc/self/mountinfo"]
-        for pid in sorted(name for name in os.listdir(self.hand.proc) if name.isdigit()):
-            try:
-                space = os.readlink(os.path.join(self.hand.proc, pid, "ns", "mnt"))
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if space not in seen:
-                seen.add(space)
-                files.append(os.path.join(self.hand.proc, pid, "mountinfo"))
-        for path in files:
-            try:
-                with open(path, "rb") as file:
-                    lines = file.read().splitlines()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            except OSError as error:
-                # A process that ended meanwhile.
-                if error.errno == errno.EINVAL:
-                    continue
-                raise
-            for line in lines:
-                for text in (unescape(word) for word in line.split()[3:5]):
-                    if self.inside(text) or text == place or text.startswith(place + "/"):
-                        raise Refused("{} is mounted ({})".format(text, path))
-        for path in glob.glob("/sys/block/loop*/loop/backing_file"):
-            try:
-                with open(path, "rb") as file:
-                    text = os.fsdecode(file.read().strip())
-            except OSError as error:
-                if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
-                    continue
-                raise
+        for path, line in mounts(self.hand.proc):
+            for text in (unescape(word) for word in line.split()[3:5]):
+                if self.inside(text) or text == place or text.startswith(place + "/"):
+                    raise Refused("{} is mounted ({})".format(text, path))
+        for text in loops(self.hand.sys):
             if self.inside(text):
                 raise Refused("a loop device uses {}".format(text))
 
@@ -1699,6 +1839,748 @@ class Directory:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Storage that is reached over the network: sysfs, the programs and the lock of os-brick, devices and sessions.
+
+
+def block_number(path: str) -> Optional[str]:
+    """The major:minor of the block device that a path leads to; None if it leads to none."""
+    try:
+        found = os.stat(path)
+    except ValueError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ESRCH):
+            return None
+        raise
+    if not stat.S_ISBLK(found.st_mode):
+        return None
+    return "{}:{}".format(os.major(found.st_rdev), os.minor(found.st_rdev))
+
+
+def is_claimed(path: str) -> bool:
+    """Whether the kernel says that somebody has a block device for himself: a mount, swap, LVM, another map."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return True
+        # Nothing gets through to a dead disk, and a map without a path has none.
+        if error.errno not in (errno.ENXIO, errno.ENODEV, errno.EIO, errno.ENOMEDIUM):
+            raise
+    return False
+
+
+def wwid_of(folder: str) -> Optional[str]:
+    """What names a disk or a map wherever it is connected; the folder is /sys/block/sda or /sys/block/dm-0."""
+    return told(folder, "dm", "uuid") or scsi_wwid(os.path.join(folder, "device"))
+
+
+def slaves_of(top: str, name: str) -> List[str]:
+    """What a map stands on.  The link to a disk that was deleted below it leads nowhere, or by its old name to another
+    disk."""
+    folder = os.path.join(top, "block", name, "slaves")
+    answer = []
+    for one in names_in(folder):
+        here = os.path.realpath(os.path.join(folder, one))
+        if os.path.exists(here) and here == os.path.realpath(os.path.join(top, "block", one)):
+            answer.append(one)
+    return answer
+
+
+def iscsi_session(top: str, name: str) -> Optional[Dict[str, Any]]:
+    """A session as sysfs shows it: target, state, portals, luns (all that is or may be somebody's volume in it).  None:
+    there is none."""
+    folder = os.path.join(top, "class/iscsi_session", name)
+    target = told(folder, "targetname")
+    if target is None:
+        return None
+    portals = set()
+    connections = os.path.join(top, "class/iscsi_connection")
+    for one in names_in(connections):
+        if not one.startswith("connection{}:".format(name[len("session") :])):
+            continue
+        for address, port in (("persistent_address", "persistent_port"), ("address", "port")):
+            host = told(connections, one, address)
+            number = told(connections, one, port)
+            if host is not None:
+                portals.add(address_of(host, number))
+    luns = []
+    device = os.path.realpath(os.path.join(folder, "device"))
+    if not os.path.isdir(device):
+        if not os.path.lexists(folder):
+            return None
+        raise Failed("{} is not there, so nobody knows what is in {}".format(device, name))
+    for bus in names_in(device):
+        if not bus.startswith("target"):
+            continue
+        for lun in names_in(device, bus):
+            if not re.match(r"[0-9]+:[0-9]+:[0-9]+:[0-9]+$", lun):
+                continue
+            here = os.path.join(device, bus, lun)
+            blocks = names_in(here, "block")
+            # A disk that was just found has no name yet.
+            if blocks or told(here, "type") not in NO_VOLUME:
+                luns.append(blocks[0] if blocks else lun)
+    return {"target": target, "state": told(folder, "state"), "portals": portals, "luns": luns}
+
+
+def scsi_path(top: str, name: str) -> Optional[Dict[str, Any]]:
+    """A SCSI disk as sysfs shows it: number, wwid, session (session3, rport-2:0-1; None: not over the network), places,
+    state, up (whether its session is), folder (of its SCSI device).  None: there is none."""
+    folder = os.path.join(top, "block", name)
+    number = told(folder, "dev")
+    if number is None:
+        return None
+    device = os.path.realpath(os.path.join(folder, "device"))
+    found = {"number": number, "wwid": wwid_of(folder), "session": None, "places": [], "up": False}  # type: Dict[str, Any]
+    found["state"] = told(device, "state")
+    found["folder"] = device
+    way = re.search(
+        r"/(session[0-9]+|rport-[0-9]+:[0-9]+-[0-9]+)/target[0-9:]+/[0-9]+:[0-9]+:[0-9]+:([0-9]+)\Z", device
+    )
+    if way is None:
+        return found
+    found["session"], lun = way.groups()
+    if found["session"].startswith("session"):
+        session = iscsi_session(top, found["session"])
+        target = session["target"] if session is not None else None
+        found["up"] = session is not None and session["state"] == "LOGGED_IN"
+    else:
+        port = os.path.join(top, "class/fc_remote_ports", found["session"])
+        target = told(port, "port_name")
+        # As Cinder and os-brick have it, without 0x (os_brick/initiator/connectors/fibre_channel.py).
+        target = None if target is None else re.sub(r"\A0x", "", target.lower())
+        found["up"] = told(port, "port_state") == "Online"
+    found["places"] = lun_places(target, lun)
+    return found
+
+
+def below(root: str, path: str) -> str:
+    """Where a path of a process with this root directory lies for us: symlinks on the way stay below its root."""
+    done = ""
+    todo = [part for part in path.split("/") if part]
+    for _ in range(200):
+        if not todo:
+            return root.rstrip("/") + (done or "/")
+        part = todo.pop(0)
+        if part == "..":
+            done = os.path.dirname(done)
+        elif part != ".":
+            try:
+                link = os.readlink(root.rstrip("/") + done + "/" + part)
+            except OSError:
+                done += "/" + part
+                continue
+            done = "" if link.startswith("/") else done
+            todo = [step for step in link.split("/") if step] + todo
+    raise Failed("the symlinks of {} go in a circle".format(path))
+
+
+class Options:
+    """Options of an OpenStack service, from its files and its environment, as oslo.config reads them."""
+
+    def __init__(self, files: List[str], environment: Dict[str, str]) -> None:
+        self.found = {}  # type: Dict[Tuple[str, str], str]
+        self.environment = environment
+        for path in files:
+            with open(path, "rb") as file:
+                text = file.read().decode("utf-8", "surrogateescape")
+            group = "DEFAULT"
+            for line in text.splitlines():
+                header = re.match(r"\[([^\]]+)\]", line)
+                pair = re.match(r"([A-Za-z0-9_-]+)\s*[=:]\s*(.*)$", line)
+                if header:
+                    group = header.group(1).strip()
+                elif pair:
+                    value = pair.group(2).strip()
+                    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+                        value = value[1:-1]
+                    self.found[group, pair.group(1).replace("-", "_")] = value
+
+    def get(self, group: str, name: str, depth: int = 0) -> Optional[str]:
+        """The value, with what it refers to put in.  Raises Refused if that is not known."""
+        value = self.environment.get("OS_{}__{}".format(group, name).upper(), self.found.get((group, name)))
+        if not value or "$" not in value:
+            return value
+
+        def put(match: "re.Match[str]") -> str:
+            words = (match.group(1) or match.group(2)).split(".")
+            groups = [words[0]] if len(words) == 2 else [group, "DEFAULT"]
+            for one in groups if depth < 8 else []:
+                known = self.get(one, words[-1], depth + 1)
+                if known is not None:
+                    return known
+            raise Refused("what {} of [{}] stands for is not known".format(name, group))
+
+        return re.sub(r"\$(?:\{([A-Za-z0-9_.]+)\}|([A-Za-z0-9_.]+))", put, value)
+
+
+class Brick:
+    """What os-brick locks, and its programs, where nova-compute has them: here, or in its container."""
+
+    def __init__(self, hand: "Hand") -> None:
+        self.hand = hand
+        self.root = "/"
+        self.prefix = []  # type: List[str]
+        self.locked = set()  # type: Set[Tuple[int, int]]
+
+    def attachers(self) -> Iterator[Tuple[str, str, List[str]]]:
+        """The services here that attach volumes: (pid, name, words of the command line)."""
+        for pid in sorted((name for name in os.listdir(self.hand.proc) if name.isdigit()), key=int):
+            try:
+                with open(os.path.join(self.hand.proc, pid, "cmdline"), "rb") as file:
+                    words = [os.fsdecode(word) for word in file.read().split(b"\0")]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            for name in [os.path.basename(word) for word in words[:3]]:
+                if name in ATTACHERS:
+                    yield pid, name, words
+                    break
+
+    def files(self, root: str, name: str, words: List[str]) -> List[str]:
+        """The configuration files of a service, in the order in which they count (oslo.config: find_config_files)."""
+        project = ATTACHERS[name]
+        given = {"--config-file": [], "--config-dir": []}  # type: Dict[str, List[str]]
+        for number, word in enumerate(words):
+            key, equals, value = word.partition("=")
+            if key in given:
+                given[key].append(value if equals else "".join(words[number + 1 : number + 2]))
+        plain = ["/usr/share/{0}/{0}-dist.conf", "/etc/{0}/{0}.conf", "/etc/{0}/{1}.conf"]
+        folders = ["/etc/{0}/{0}.conf.d", "/etc/{0}/{1}.conf.d"]
+        answer = [below(root, path) for path in given["--config-file"]]
+        if not answer:
+            answer = [below(root, path.format(project, name)) for path in plain]
+            answer = [path for path in answer if os.path.exists(path)]
+        for folder in given["--config-dir"] or [path.format(project, name) for path in folders]:
+            here = below(root, folder)
+            answer += [os.path.join(here, one) for one in names_in(here) if one.endswith(".conf")]
+        return answer
+
+    def take(self) -> None:
+        """Hold os-brick's lock until the act is over, so that no volume comes or goes meanwhile.
+
+        Refuses while os-brick works, and where its lock cannot be found: without it nobody knows whether it works.
+        """
+        known = False
+        for pid, name, words in self.attachers():
+            root = os.path.join(self.hand.proc, pid, "root")
+            try:
+                with open(os.path.join(self.hand.proc, pid, "environ"), "rb") as file:
+                    pairs = [os.fsdecode(word).partition("=") for word in file.read().split(b"\0")]
+                files = self.files(root, name, words)
+                same = os.path.samestat(os.stat(root), os.stat("/"))
+            except (FileNotFoundError, ProcessLookupError) as error:
+                raise Refused("the configuration of {} cannot be read: {}".format(name, reason(error))) from error
+            self.lock(name, root, files, {key: value for key, _, value in pairs})
+            if name == "nova-compute" and not known:
+                known = True
+                self.root = root
+                if not same:
+                    self.prefix = ["nsenter", "--mount=" + os.path.join(self.hand.proc, pid, "ns/mnt"), "--"]
+        if not known:
+            # It does not run, but may be started in this very moment.
+            files = self.files("/", "nova-compute", [])
+            if not files:
+                raise Refused("nova-compute does not run here, and no nova.conf says where it locks")
+            self.lock("nova-compute", "/", files, {})
+
+    def lock(self, name: str, root: str, files: List[str], environment: Dict[str, str]) -> None:
+        options = Options(files, environment)
+        if (options.get("oslo_concurrency", "disable_process_locking") or "").lower() in ("1", "true", "yes", "on"):
+            raise Refused(
+                "{} has disable_process_locking set, so nobody knows whether it attaches a volume".format(name)
+            )
+        # os_brick/opts.py: set_defaults; older than 2023.1 it knows only the second.
+        folder = options.get("os_brick", "lock_path") or options.get("oslo_concurrency", "lock_path")
+        folder = folder or environment.get("OSLO_LOCK_PATH")
+        needed = name == "nova-compute"
+        if not folder:
+            # oslo.concurrency takes no lock between processes without it, and raises.
+            if needed:
+                raise Refused("{} does not say where nova-compute locks (lock_path)".format(" ".join(files)))
+            return
+        path = below(root, os.path.join(folder, BRICK_LOCK))
+        # It is not made here: os-brick makes it when it first attaches a volume, so it is there where one was, and one
+        # that is ours os-brick could not open.
+        try:
+            found = os.stat(path)
+            if (found.st_dev, found.st_ino) in self.locked:
+                return
+            lock = self.hand.keep(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC))
+        except FileNotFoundError:
+            if needed:
+                text = "the lock of os-brick is not at {}, so nobody knows whether it attaches a volume"
+                raise Refused(text.format(path)) from None
+            return
+        self.locked.add((found.st_dev, found.st_ino))
+        end = time.monotonic() + BRICK_SECONDS
+        while True:
+            try:
+                # As fasteners' InterProcessLock does it; the lock is gone when any descriptor of the file is closed.
+                fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise
+                if time.monotonic() > end:
+                    raise Refused("os-brick attaches or detaches a volume on this host ({})".format(path)) from None
+                time.sleep(0.1)
+        if not os.path.samestat(os.stat(path), os.fstat(lock)):
+            raise Refused("the lock of os-brick at {} was replaced".format(path))
+
+    def need(self, names: List[str]) -> None:
+        """Refuses if a program is missing, before anything is begun."""
+        for name in names:
+            if self.prefix:
+                there = any(os.path.exists(below(self.root, folder + "/" + name)) for folder in PROGRAM_FOLDERS)
+            else:
+                there = shutil.which(name, path=self.search()) is not None
+            if not there:
+                raise Refused("{} is not installed where nova-compute is".format(name))
+
+    @staticmethod
+    def search() -> str:
+        return ":".join([os.environ.get("PATH", "")] + list(PROGRAM_FOLDERS)).lstrip(":")
+
+    def run(self, argv: List[str], seconds: float = 0, feed: bytes = b"", here: bool = False) -> Tuple[int, str]:
+        """The status of a program, and what it said; by a list of words, never by a shell.
+
+        A program that hangs in the kernel cannot be ended.  It is left behind, but not waited for: meanwhile nobody
+        attaches a volume here.
+        """
+        seconds = seconds or PROGRAM_SECONDS
+        words = argv if here else self.prefix + argv
+        with tempfile.TemporaryFile() as said:
+            try:
+                process = subprocess.Popen(
+                    words,
+                    stdin=subprocess.PIPE,
+                    stdout=said,
+                    stderr=subprocess.STDOUT,
+                    env=dict(os.environ, LC_ALL="C", PATH=self.search()),
+                )
+            except OSError as error:
+                raise Failed("{} cannot be run: {}".format(words[0], error.strerror)) from error
+            try:
+                assert process.stdin is not None
+                try:
+                    process.stdin.write(feed)
+                    process.stdin.close()
+                except BrokenPipeError:
+                    pass
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                try:
+                    process.wait(1)
+                except subprocess.TimeoutExpired:
+                    pass
+                raise Failed("{}: no answer within {} s".format(" ".join(argv), seconds)) from None
+            said.seek(0)
+            text = said.read(4000).decode("utf-8", "replace")
+        return process.returncode, "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+    def must(self, argv: List[str], seconds: float = 0, feed: bytes = b"", here: bool = False) -> None:
+        status, said = self.run(argv, seconds, feed, here)
+        self.hand.step("{}: {}".format(" ".join(argv), "done" if status == 0 else said or "status {}".format(status)))
+        if status != 0:
+            raise Failed("{}: {}".format(" ".join(argv), said or "status {}".format(status)))
+
+
+def vanished(path: str) -> bool:
+    """Whether something goes from sysfs, which may take a moment."""
+    end = time.monotonic() + VANISH_SECONDS
+    while os.path.lexists(path):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class Sessions:
+    """iSCSI sessions that nobody needs any more."""
+
+    def __init__(self, hand: "Hand", brick: Optional[Brick] = None) -> None:
+        self.hand = hand
+        self.brick = brick or Brick(hand)
+
+    @staticmethod
+    def checked(given: Any) -> Dict[str, str]:
+        """What an order says of a session.  Raises Failed if a word of it is none that may go into a command."""
+        words = {"session": SESSION, "target": TARGET, "portal": PORTAL}
+        if not isinstance(given, dict) or set(given) != set(words):
+            raise Failed("a session is told by {}".format(", ".join(sorted(words))))
+        for key, pattern in sorted(words.items()):
+            if not isinstance(given[key], str) or not pattern.match(given[key]):
+                raise Failed("{!r} is not a {}".format(given[key], key))
+        return dict(given)
+
+    def same(self, asked: Dict[str, str]) -> Optional[Dict[str, Any]]:
+        """The session, if it still is the one that was seen; None if it is another, or gone."""
+        found = iscsi_session(self.hand.sys, asked["session"])
+        if found is None or found["target"] != asked["target"]:
+            return None
+        if found["portals"] and asked["portal"] not in found["portals"]:
+            return None
+        return found
+
+    def end(self, asked: Dict[str, str]) -> str:
+        """Log out of the session if nothing at all is left in it; what became of it."""
+        found = self.same(asked)
+        if found is None:
+            return "gone"
+        if found["luns"]:
+            return "kept: {} is in it".format(", ".join(found["luns"]))
+        before = self.hand.changed
+        self.hand.changed = True
+        folder = os.path.join(self.hand.sys, "class/iscsi_session", asked["session"])
+        argv = ["iscsiadm", "-m", "session", "-r", asked["session"][len("session") :], "-u"]
+        status, said = self.brick.run(argv)
+        # Somebody else may have logged out of it; what counts is that it is gone.
+        if os.path.lexists(folder) if status else not vanished(folder):
+            self.hand.changed = before or status == 0 or self.same(asked) != found
+            raise Failed("{}: {}, and {} is still there".format(" ".join(argv), said or status, asked["session"]))
+        self.hand.step("{}: {}".format(" ".join(argv), "done" if status == 0 else said))
+        others = [
+            name
+            for name in names_in(self.hand.sys, "class", "iscsi_session")
+            if self.same(dict(asked, session=name)) is not None
+        ]
+        if others:
+            return "logged out; the node record is that of {}, too".format(others[0])
+        argv = ["iscsiadm", "-m", "node", "-T", asked["target"], "-p", asked["portal"], "-o", "delete"]
+        status, said = self.brick.run(argv)
+        # 21 (ISCSI_ERR_NO_OBJS_FOUND): there is no such record.
+        if status not in (0, 21):
+            raise Failed("{}: {}".format(" ".join(argv), said or status))
+        self.hand.step("{}: {}".format(" ".join(argv), "done" if status == 0 else "no record"))
+        return "logged out"
+
+    def logout(self) -> Dict[str, Any]:
+        asked = self.checked({key: self.hand.act[key] for key in ("session", "target", "portal")})
+        self.brick.take()
+        found = self.same(asked)
+        if found is None:
+            raise Moved("{} is not the session to {} at {}".format(asked["session"], asked["target"], asked["portal"]))
+        if found["luns"]:
+            raise Moved("{} has {} in it".format(asked["session"], ", ".join(found["luns"])))
+        self.brick.need(["iscsiadm"])
+        for uuid, text in Domains(self.hand).texts():
+            if asked["target"] in text:
+                raise Refused("domain {} uses {}".format(uuid, text))
+        became = self.end(asked)
+        if became.startswith("kept"):
+            raise Moved("{} was {}".format(asked["session"], became))
+        return {"exists": False, "sessions": {asked["session"]: became}, "steps": list(self.hand.steps)}
+
+
+class Device:
+    """A multipath map with its paths, or one SCSI disk, that nobody needs any more, and its way out.
+
+    The order is os-brick's (os_brick/initiator/linuxscsi.py: remove_connection, iscsi.py: _cleanup_connection).  Only
+    `multipath -f` refuses what is in use; a disk that is deleted, and a session that is logged out of, is taken away
+    under whoever uses it.  So every user is looked for here.
+    """
+
+    def __init__(self, hand: "Hand") -> None:
+        self.hand = hand
+        self.name = hand.act["device"]
+        self.is_map = bool(MAP.match(self.name))
+        self.was = hand.was
+        if not self.is_map and not DISK.match(self.name):
+            raise Failed("{!r} is not a map or a disk".format(self.name))
+        if not isinstance(hand.act["sessions"], list):
+            raise Failed("`sessions` is a list")
+        self.sessions = [Sessions.checked(given) for given in hand.act["sessions"]]
+        self.wanted = {}  # type: Dict[str, Dict[str, Any]]
+        for given in self.was["paths"] if isinstance(self.was["paths"], list) else [None]:
+            if not isinstance(given, dict) or set(given) != {"name", "number", "wwid", "session", "places"}:
+                raise Failed("a path is told by name, number, wwid, session and places")
+            if not isinstance(given["name"], str) or not DISK.match(given["name"]):
+                raise Failed("{!r} is not a disk".format(given["name"]))
+            places = given["places"]
+            if not isinstance(places, list) or not places:
+                raise Failed("{} has no place on a backend".format(given["name"]))
+            if not all(isinstance(place, str) and re.match(r"[^/]+/[0-9]{1,9}\Z", place) for place in places):
+                raise Failed("{} is at {!r}, which is no place on a backend".format(given["name"], places))
+            self.wanted[given["name"]] = given
+        for given in [self.was] + list(self.wanted.values()):
+            if not isinstance(given["number"], str) or not NUMBER.match(given["number"]):
+                raise Failed("{!r} is not a device number".format(given["number"]))
+            if given["wwid"] is not None and not isinstance(given["wwid"], str):
+                raise Failed("{!r} is not a WWID".format(given["wwid"]))
+        if not self.is_map and list(self.wanted) != [self.name]:
+            raise Failed("the path of {} is itself".format(self.name))
+        self.brick = Brick(hand)
+        self.paths = {}  # type: Dict[str, Dict[str, Any]]
+        self.alias = ""
+
+    def folder(self, name: str) -> str:
+        return os.path.join(self.hand.sys, "block", name)
+
+    # The device is the one that was seen.
+
+    def same(self) -> None:
+        """Raises Moved unless the device and each of its paths is what was seen."""
+        if self.is_map:
+            self.compare(self.name, "number", told(self.folder(self.name), "dev"), self.was)
+            self.compare(self.name, "wwid", wwid_of(self.folder(self.name)), self.was)
+            paths = slaves_of(self.hand.sys, self.name)
+            if paths != sorted(self.wanted):
+                text = "the paths of {} are {}, were {}"
+                raise Moved(text.format(self.name, " ".join(paths) or "none", " ".join(sorted(self.wanted)) or "none"))
+            if not str(self.was["wwid"]).startswith("mpath-"):
+                raise Refused("{} is no multipath map".format(self.name))
+            if told(self.folder(self.name), "dm", "suspended") != "0":
+                raise Refused("{} is suspended: somebody is changing it".format(self.name))
+            self.alias = told(self.folder(self.name), "dm", "name") or ""
+            if not MAP_NAME.match(self.alias):
+                raise Refused("the name of {}, {!r}, is none that goes into a command".format(self.name, self.alias))
+        self.same_paths(sorted(self.wanted))
+
+    def same_paths(self, names: List[str]) -> None:
+        for name in names:
+            found = scsi_path(self.hand.sys, name)
+            if found is None:
+                raise Moved("{} is gone".format(name))
+            for key in ("number", "wwid", "session"):
+                self.compare(name, key, found[key], self.wanted[name])
+            self.compare(name, "places", sorted(found["places"]), {"places": sorted(self.wanted[name]["places"])})
+            if found["session"] is None:
+                raise Refused("{} is not reached over the network".format(name))
+            self.paths[name] = found
+        if not self.is_map:
+            self.compare(self.name, "number", self.paths[self.name]["number"], self.was)
+            self.compare(self.name, "wwid", self.paths[self.name]["wwid"], self.was)
+
+    @staticmethod
+    def compare(name: str, key: str, now: Any, was: Dict[str, Any]) -> None:
+        if now is None and key == "number":
+            raise Moved("{} is gone".format(name), {"exists": False})
+        if now != was[key]:
+            raise Moved("{}: {} is {!r}, was {!r}".format(name, key, now, was[key]))
+
+    def alive(self) -> bool:
+        """Whether something still gets through to the device.  Refuses while that is being decided."""
+        found = False
+        for name, path in sorted(self.paths.items()):
+            if path["state"] == "running" and path["up"]:
+                found = True
+            elif path["state"] not in DEAD:
+                text = "{} is {} and {} is {}: the kernel is at it"
+                raise Refused(text.format(name, path["state"], path["session"], "up" if path["up"] else "not up"))
+        return found
+
+    # Nobody uses it.
+
+    def parts(self) -> Dict[str, str]:
+        """The device, its paths, and the partitions of them: {name: number}.  Refuses if anything else stands on it."""
+        answer = {}  # type: Dict[str, str]
+        for name in sorted(self.wanted):
+            answer.update(self.disk_parts(name, [self.name] if self.is_map else []))
+        if self.is_map:
+            answer[self.name] = self.was["number"]
+            holders = names_in(self.folder(self.name), "holders")
+            # kpartx maps the partitions of a guest, and `multipath -f` takes them away with the map.
+            mapped = re.compile("part[0-9]+-" + re.escape(self.was["wwid"]) + "\\Z")
+            for one in list(holders):
+                number = told(self.folder(one), "dev")
+                if number is not None and mapped.match(wwid_of(self.folder(one)) or ""):
+                    holders.remove(one)
+                    answer[one] = number
+                    self.no_holder(one, names_in(self.folder(one), "holders"))
+            self.no_holder(self.name, holders)
+        return answer
+
+    def disk_parts(self, name: str, holders: List[str]) -> Dict[str, str]:
+        """A disk and its partitions: {name: number}.  Refuses if anything but these holders stands on it."""
+        folder = self.folder(name)
+        answer = {name: self.wanted[name]["number"]}
+        # A partition's folder lies in that of its disk.
+        for one in names_in(folder):
+            number = told(folder, one, "dev") if one.startswith(name) else None
+            if number is not None:
+                answer[one] = number
+                self.no_holder(one, names_in(folder, one, "holders"))
+        self.no_holder(name, [one for one in names_in(folder, "holders") if one not in holders])
+        return answer
+
+    @staticmethod
+    def no_holder(name: str, holders: List[str]) -> None:
+        if holders:
+            raise Refused("{} stands on {}".format(" ".join(holders), name))
+
+    def unused(self) -> None:
+        """Refuses if anything on this host uses the device, a path or a partition of it."""
+        parts = self.parts()
+        numbers = {number: name for name, number in parts.items()}
+        self.not_in_a_domain(numbers)
+        self.not_mounted(numbers)
+        self.not_held(numbers)
+        # What stands on a map, or has partitions of its own mapped, is claimed by that.
+        tops = [name for name in sorted(parts) if not self.is_map or MAP.match(name)]
+        for name in tops if len(tops) == 1 else [name for name in tops if name != self.name]:
+            node = os.path.join(self.hand.dev, name)
+            if block_number(node) != parts[name]:
+                raise Refused("{} is not the device {}".format(node, parts[name]))
+            if is_claimed(node):
+                raise Refused("the kernel says that {} is in use".format(node))
+        self.not_open(numbers)
+
+    def not_in_a_domain(self, numbers: Dict[str, str]) -> None:
+        """Refuses if the XML of a domain, live or kept, names the device in any way."""
+        places = {place for path in self.wanted.values() for place in path["places"]}
+        volumes = {match.group(1) for match in map(VOLUME.search, places) if match}
+        wwids = set()
+        for given in [self.was] + list(self.wanted.values()):
+            # mpath-3600..., naa.600..., t10.IET 0001...: the rest stands in the names that udev gives.
+            rest = re.sub(r"\A(mpath-[0-9]?|naa\.|eui\.|t10\.|uuid\.)", "", given["wwid"] or "")
+            wwids |= {word for word in [rest, re.sub(r"\s+", "_", rest)] if len(word) >= 8}
+        ways = []
+        for place in places:
+            target, _, lun = place.rpartition("/")
+            # udev: path_id; os_brick/initiator/linuxscsi.py: process_lun_id.
+            number = int(lun)
+            far = "0x{:04x}{:04x}00000000".format(number & 0xFFFF, number >> 16 & 0xFFFF)
+            ways.append("(iscsi|fc)-(0x)?{}-lun-({}|{})(?![0-9A-Za-z])".format(re.escape(target), number, far))
+        named = re.compile("|".join(ways)) if ways else None
+        for uuid, text in Domains(self.hand).texts():
+            # os-brick's own link has the device's name in its own (os_brick/utils.py: _symlink_name_from_device_path).
+            mark = "/dev/disk/by-id/os-brick"
+            each = [text] + ([text[len(mark) :].replace("+", "/")] if text.startswith(mark) else [])
+            if (
+                any(one.startswith("/dev/") and block_number(self.node(one)) in numbers for one in each)
+                or any(named is not None and named.search(one) for one in each)
+                or any(word in one for word in wwids for one in each)
+                or text in places
+                or text + "/0" in places
+                or text in volumes
+                or (text.startswith("ua-") and text[3:] in volumes)
+            ):
+                raise Refused("domain {} uses {}".format(uuid, text))
+
+    def node(self, path: str) -> str:
+        """A path below /dev, where it is here."""
+        return self.hand.dev + path[len("/dev") :]
+
+    def not_mounted(self, numbers: Dict[str, str]) -> None:
+        for path, line in mounts(self.hand.proc):
+            words, _, rest = line.partition(b" - ")
+            number = words.split()[2:3]
+            source = unescape(b"".join(rest.split()[1:2]))
+            if (number and os.fsdecode(number[0]) in numbers) or (
+                source.startswith("/dev/") and block_number(self.node(source)) in numbers
+            ):
+                raise Refused("{} is mounted at {} ({})".format(source, unescape(words.split()[4]), path))
+        for area in (content(os.path.join(self.hand.proc, "swaps")) or b"").splitlines()[1:]:
+            path = unescape(b"".join(area.split()[:1]))
+            if path.startswith("/dev/") and block_number(self.node(path)) in numbers:
+                raise Refused("the host swaps to {}".format(path))
+
+    def not_held(self, numbers: Dict[str, str]) -> None:
+        """Refuses if the kernel itself hands the device on: as a loop device, to other machines, or to a file system of
+        several devices."""
+
+        def device_at(path: str) -> Optional[str]:
+            return numbers.get(block_number(self.node(path)) or "") if path.startswith("/dev/") else None
+
+        found = {text: text for text in loops(self.hand.sys)}
+        for name, holding in kernel_holds(self.hand.sys, found, device_at):
+            raise Refused("the kernel has {} in use: {}".format(name, holding))
+
+    def not_open(self, numbers: Dict[str, str], patience: float = 0) -> None:
+        """Refuses if a process has the device open for longer than `patience` seconds, as udev's have after a change.
+        multipathd has every disk open, and does no I/O of anybody's."""
+        end = time.monotonic() + patience
+        while True:
+            user = self.user(numbers)
+            if user is None:
+                return
+            if time.monotonic() >= end:
+                raise Refused(user)
+            time.sleep(0.2)
+
+    def user(self, numbers: Dict[str, str]) -> Optional[str]:
+        for pid, link, path in open_paths(self.hand.proc):
+            if not link and not path.startswith("/dev/"):
+                continue
+            number = block_number(link or self.node(path))
+            if number is None or number not in numbers or pid == os.getpid():
+                continue
+            comm = told(self.hand.proc, str(pid), "comm") or "?"
+            if comm != "multipathd" or numbers[number] not in self.wanted:
+                return "process {} ({}) has {} open".format(pid, comm, numbers[number])
+        return None
+
+    # Away with it.
+
+    def remove(self) -> Dict[str, Any]:
+        self.brick.take()
+        self.same()
+        alive = self.alive()
+        programs = ["multipath", "multipathd"] if self.is_map else []
+        self.brick.need(programs + (["iscsiadm"] if self.sessions else []))
+        self.unused()
+        self.same()
+        if self.alive() != alive:
+            raise Refused("the paths of {} come and go".format(self.name))
+        if alive:
+            self.brick.must(["blockdev", "--flushbufs", "/dev/" + self.name], FLUSH_SECONDS, here=True)
+        else:
+            self.hand.step("{} is not flushed: no path gets through".format(self.name))
+        if self.is_map:
+            self.remove_map(alive)
+        for name in sorted(self.wanted):
+            self.remove_path(name)
+        ended = {asked["session"]: Sessions(self.hand, self.brick).end(asked) for asked in self.sessions}
+        return {"exists": False, "removed": self.gone, "sessions": ended, "steps": list(self.hand.steps)}
+
+    @property
+    def gone(self) -> List[str]:
+        names = ([self.name] if self.is_map else []) + sorted(self.wanted)
+        return [name for name in names if not os.path.lexists(self.folder(name))]
+
+    def remove_map(self, alive: bool) -> None:
+        if not alive:
+            # A map that waits for a path to come back never gives up by itself, and whoever flushes it waits, too.
+            self.hand.changed = True
+            status, said = self.brick.run(["multipathd", "disablequeueing", "map", self.alias])
+            if status == 0 and "fail" not in said:
+                self.hand.step("multipathd disablequeueing map {}: done".format(self.alias))
+            else:
+                self.brick.must(["dmsetup", "message", self.alias, "0", "fail_if_no_path"])
+        before = self.hand.changed
+        parts = sorted(self.parts())
+        self.hand.changed = True
+        status, said = self.brick.run(["multipath", "-f", self.alias], FLUSH_SECONDS)
+        if status == 0 and vanished(self.folder(self.name)):
+            self.hand.step("multipath -f {}: done".format(self.alias))
+            return
+        try:
+            self.same()
+            untouched = sorted(self.parts()) == parts
+        except (Moved, Refused):
+            untouched = False
+        if untouched:
+            self.hand.changed = before
+        raise Refused("multipath -f {}: {}".format(self.alias, said or "status {}".format(status)))
+
+    def remove_path(self, name: str) -> None:
+        """Delete one disk, if it still is the one, and nobody has it."""
+        self.same_paths([name])
+        numbers = {number: part for part, number in self.disk_parts(name, []).items()}
+        self.not_mounted(numbers)
+        self.not_held(numbers)
+        self.not_open(numbers, SETTLE_SECONDS)
+        # By the folder of its SCSI address: another disk may get the name, but none gets this session and LUN.
+        path = os.path.join(self.paths[name]["folder"], "delete")
+        self.hand.changed = True
+        self.brick.must(["tee", path], feed=b"1", here=True)
+        if not vanished(self.folder(name)):
+            raise Failed("{} is told to go, and is still there".format(name))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The act: request, lock, fence, answer.
 
 
@@ -1714,8 +2596,11 @@ class Hand:
         self.fence = request.get("fence")  # type: Any
         self.state_dir = request.get("state_dir")  # type: Any
         self.proc = request.get("proc") or "/proc"  # type: str
+        self.sys = request.get("sys") or "/sys"  # type: str
+        self.dev = request.get("dev") or "/dev"  # type: str
         self.act = request.get("act")  # type: Any
         self.notes = []  # type: List[str]
+        self.steps = []  # type: List[str]
         if not isinstance(self.cloud, str) or not NAME.match(self.cloud):
             raise Failed("the request names no cloud")
         if not isinstance(self.fence, int) or isinstance(self.fence, bool) or self.fence < 0:
@@ -1732,7 +2617,7 @@ class Hand:
         self.was = self.act.get("was", {})
         if was is not None and (not isinstance(self.was, dict) or set(self.was) != was):
             raise Failed("the `was` of {} takes {}".format(self.act["do"], sorted(was)))
-        if not all(isinstance(self.act[key], str) for key in keys - {"was", "paused"}):
+        if not all(isinstance(self.act[key], str) for key in keys - {"was", "paused", "sessions"}):
             raise Failed("{}: a value is no text".format(self.act["do"]))
         if not isinstance(self.act.get("paused", False), bool):
             raise Failed("`paused` is true or false")
@@ -1741,7 +2626,9 @@ class Hand:
             raise Failed("{} is for a domain that is {}".format(self.act["do"], " or ".join(states)))
         self.was = dict(self.was)
         self.server = self.act["server"]
-        if not UUID.match(self.server):
+        # What is left of a connection may be no server's.
+        nobodys = self.act["do"] in ("device.remove", "session.logout") and self.server == ""
+        if not nobodys and not UUID.match(self.server):
             raise Failed("{!r} is not a server".format(self.server))
         given = request.get("virsh")
         if given is not None and not (isinstance(given, list) and all(isinstance(word, str) for word in given)):
@@ -1753,6 +2640,10 @@ class Hand:
         """Close it when the act is over."""
         self.opened.append(descriptor)
         return descriptor
+
+    def step(self, text: str) -> None:
+        """Something of an act with several steps is done."""
+        self.steps.append(text)
 
     def take(self) -> None:
         """The lock, for the whole act, and the fence: whoever was overtaken by another writer acts no more."""
@@ -1785,8 +2676,8 @@ class Hand:
     def perform(self) -> Dict[str, Any]:
         self.take()
         kind, verb = self.act["do"].split(".")
-        what = Domains(self) if kind == "domain" else Directory(self)
-        saw = getattr(what, verb)()  # type: Dict[str, Any]
+        kinds = {"domain": Domains, "directory": Directory, "device": Device, "session": Sessions}  # type: Dict[str, Any]
+        saw = getattr(kinds[kind](self), verb)()  # type: Dict[str, Any]
         return saw
 
     @property
@@ -1823,6 +2714,9 @@ def answer(request: Any) -> Dict[str, Any]:
             hand.close()
     if hand is not None and why is not None:
         why = "; ".join([why] + hand.notes)
+        if hand.steps:
+            saw = dict(saw, steps=hand.steps)
+            why += " (before that: {})".format("; ".join(hand.steps))
     told = {"version": 1, "outcome": outcome, "why": why, "saw": saw}  # type: Dict[str, Any]
     if outcome in ("moved", "refused") and hand is not None and hand.changed:
         told["outcome"] = "failed"

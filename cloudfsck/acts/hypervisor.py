@@ -26,6 +26,8 @@ def send(act: Act, target: Target, place: Place, ssh: Ssh | None, cloud: str, fe
         "state_dir": place.state_dir,
         "virsh": place.virsh,
         "proc": place.proc,
+        "sys": place.sys,
+        "dev": place.dev,
         "act": act.order,
     }
     ((_, answer),) = remote.ask([(target, request)], program, ssh)

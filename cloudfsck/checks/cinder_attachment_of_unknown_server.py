@@ -8,9 +8,11 @@ How it comes about
     this Nova's: another Nova, or a bare-metal service by itself, uses the same Cinder (`traces` says what this Nova
     still has of it).  Or Nova's databases were restored from a backup that is older than the server.
 What the repair does
-    There is none: nobody can prove whose the server was.  Cinder asks only the Nova that it is configured with, hears
-    that the server is not there, and deletes the attachment whosever it is (cinder/volume/api.py:
-    attachment_deletion_allowed).  So a person looks first who has the volume.
+    Where this Nova still has a trace of the server, it was this Nova's, and is purged: the attachment is deleted through
+    Cinder's API, as an administrator and without a service token.  It cannot be undone.  Without a trace nobody can prove
+    whose the server was: Cinder asks only the Nova that it is configured with, hears that the server is not there, and
+    deletes the attachment whosever it is (cinder/volume/api.py: attachment_deletion_allowed).  So there a person looks
+    first who has the volume.
 When not to repair
     While a guest has the volume as a disk, on any host of any cloud.  While another Nova, or a bare-metal service, uses
     this Cinder and has not been asked.  After a database was restored: every server made since the backup looks like
@@ -19,7 +21,12 @@ When not to repair
 
 from collections.abc import Iterable
 
+from cloudfsck.acts import attachment
 from cloudfsck.model import Check, Row, Scenario
+
+
+def _repair(row: Row) -> Iterable[attachment.Delete]:
+    yield attachment.Delete.of(row)
 
 
 def _commands(row: Row) -> Iterable[str]:
@@ -46,8 +53,10 @@ CHECK = Check(
     accused=("cinder_volume_attachment",),
     query="""
         WITH suspects AS (
-            SELECT a.*, v.stored, v.name AS volume_name, v.project, v.status AS volume_status
+            SELECT a.*, t.attach_time, v.stored, v.name AS volume_name, v.project, v.status AS volume_status,
+                   v.updated_at AS volume_updated_at
               FROM live_attachments a
+              JOIN cinder_volume_attachment t ON t.id = a.attachment
               JOIN live_volumes v ON v.volume = a.volume
              WHERE a.server IS NOT NULL
                AND NOT EXISTS (SELECT 1 FROM known_servers k WHERE k.server = a.server)
@@ -66,24 +75,56 @@ CHECK = Check(
             SELECT a.attachment, list(DISTINCT u.host ORDER BY u.host) AS on_hosts
               FROM suspects a
               JOIN guest_volumes u ON u.volume = a.volume
+             GROUP BY a.attachment),
+        devices AS (
+            SELECT a.attachment, list(DISTINCT d.host ORDER BY d.host) AS on_hosts
+              FROM suspects a
+              JOIN volume_devices d ON d.volume = a.stored OR list_has_any(d.places, a.places)
+             WHERE d.used
              GROUP BY a.attachment)
         SELECT a.attachment AS key, a.server, coalesce(k.traces, []) AS traces,
-               a.volume, a.volume_name, a.project, a.volume_status, o.servers AS volume_servers,
+               a.volume, a.volume_name, a.project, a.volume_status, a.volume_updated_at, o.servers AS volume_servers,
                a.attachment, a.status AS attach_status, coalesce(a.connector_host, a.attached_host) AS connected_to,
-               a.updated_at, coalesce(g.on_hosts, []) AS guests_on,
+               a.attach_time AS attached_at, a.updated_at, coalesce(g.on_hosts, []) AS guests_on,
                list_sort(list_distinct(list_concat([a.volume, a.stored, a.attachment], o.servers))) AS also,
                NULL AS hosts, NULL AS cells, o.changed AS since, 'cinder:cinder' AS clock,
                coalesce('a guest has the volume, on ' || array_to_string(g.on_hosts, ', '),
-                        'this Nova has of the server only ' || array_to_string(k.traces, ', '),
-                        'nothing says that the server was ever this Nova''s') AS by_hand,
+                        'a device of the volume is in use on ' || array_to_string(d.on_hosts, ', '),
+                        CASE WHEN k.traces IS NULL THEN 'nothing says that the server was ever this Nova''s' END)
+                   AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM suspects a
           JOIN others o ON o.attachment = a.attachment
           LEFT JOIN known k ON k.attachment = a.attachment
           LEFT JOIN guests g ON g.attachment = a.attachment
+          LEFT JOIN devices d ON d.attachment = a.attachment
     """,
+    repair=_repair,
     commands=_commands,
+    risk="ask",
     scenarios=(
+        Scenario(
+            "a device of the volume is in use on a host, by its name or by where it is; and one that is not", """
+            hosts cell1      c1 c2
+            nova_migrations  cell   id  instance_uuid  status
+                             cell1  1   s-1            completed
+                             cell1  2   s-2            completed
+                             cell1  3   s-3            completed
+            cinder_volumes   id   _name_id  status  attach_status  deleted  updated_at
+                             v-1  n-1       in-use  attached       false    -9d
+                             v-2  -         in-use  attached       false    -9d
+                             v-3  -         in-use  attached       false    -9d
+            cinder_volume_attachment  id   volume_id  instance_uuid  attached_host  connector_host  attach_status  places      deleted  created_at  updated_at
+                                      a-1  v-1        s-1            c1             c1              attached       [x/1]       false    -30d        -9d
+                                      a-2  v-2        s-2            c1             c1              attached       [iqn.a/2]   false    -30d        -9d
+                                      a-3  v-3        s-3            c1             c1              attached       [iqn.a/3]   false    -30d        -9d
+            block_devices    host  name  kind  state    session   places       volume  slaves  holders  links       mounts   held_by  guests
+                             c2    sdb   scsi  running  session1  [iqn.n/1]    n-1     []      []       [/dev/sdb]  [/mnt]   []       []
+                             c1    sdc   scsi  running  session2  [iqn.a/2]    -       []      []       [/dev/sdc]  []       [7:dd]   []
+                             c1    sdd   scsi  running  session2  [iqn.a/3]    v-3     []      []       [/dev/sdd]  []       []       []
+            """,
+            finds=("a-1", "a-2", "a-3"),
+            plans="delete attachment a-3 (attached) of volume v-3 to server s-3"),
         Scenario(
             "purged, never built, of another Nova, of two at once, and while a guest has the volume", """
             hosts cell1      c1 c2
@@ -92,6 +133,7 @@ CHECK = Check(
             nova_migrations  cell   id  instance_uuid  status
                              cell1  1   s-1            completed
                              cell1  2   s-9            completed
+                             cell1  3   s-4            completed
             libvirt_domains  host  uuid  state    nova
                              c1    s-4   running  true
                              c2    s-4   running  true
@@ -110,7 +152,8 @@ CHECK = Check(
                                       a-5  v-3        s-5            x9             x9              attached       false    -30d        -9d
                                       a-4  v-4        s-4            c1             c1              attached       false    -30d        -9d
             """,
-            finds=("a-1", "a-2", "a-3", "a-4", "a-5")),
+            finds=("a-1", "a-2", "a-3", "a-4", "a-5"),
+            plans="delete attachment a-1 (attached) of volume v-1 to server s-1"),
         Scenario(
             "Nova has a row of it, live, deleted or archived, a mapping, or a request to build it", """
             hosts cell1      c1

@@ -9,15 +9,28 @@ How it comes about
     Cinder itself derives both words from the attachments whenever one is deleted (cinder/db/api.py:
     _get_statuses_from_attachments): attached before attaching, detaching, reserved; those in error count for nothing.
 What the repair does
-    There is none yet.  An administrator sets the state.  To set a volume to detached deletes all its attachments and
-    tells neither the backend nor Nova (cinder/api/contrib/admin_actions.py): only where there is none.  Where only
-    reservations are left, to complete or delete these sets the state anew.
+    Where there is no attachment at all, and neither Nova nor a guest has the volume, it sets the state through Cinder's
+    API as an administrator: a change of Cinder's database and no more.  To set a volume to detached deletes all its
+    attachments and tells neither the backend nor Nova (cinder/api/contrib/admin_actions.py), even one that was made in
+    this moment: so a volume that could be attached just now is left to a person.  Where there are attachments, to delete
+    or complete one sets the state anew.
 When not to repair
     While a server has the volume by Nova's or libvirt's word and no attachment says so: mend that first.  While the
     volume is being attached, detached, moved or backed up.
 """
 
+from collections.abc import Iterable
+
+from cloudfsck.acts import attachment
+from cloudfsck.acts.attachment import ResetStatus
 from cloudfsck.model import Check, Row, Scenario
+
+
+def _repair(row: Row) -> Iterable[ResetStatus]:
+    yield ResetStatus(
+        row["volume"], row["status"], row["attach_status"], row["should_be"], row["attach_status_should_be"],
+        attachment.second(row["updated_at"]),
+    )  # fmt: skip
 
 
 def _commands(row: Row) -> list[str]:
@@ -74,14 +87,23 @@ CHECK = Check(
                v.attachments, v.servers AS attached_to, v.statuses AS attachments_are,
                coalesce(list_sort(list_distinct(n.servers)), []) AS in_nova,
                list_sort(list_distinct(list_concat([v.volume, v.stored], v.attachments, v.servers, n.servers))) AS also,
-               [] AS hosts, NULL AS cells,
+               coalesce(g.hosts, []) AS guests_on,
+               NULL AS hosts, NULL AS cells,
                greatest(v.created_at, v.updated_at, w.changed) AS since, 'cinder:cinder' AS clock,
-               NULL AS by_hand, NULL AS rung, NULL AS rung_since
+               CASE WHEN v.attachments <> []
+                    THEN 'it has attachments: to delete or complete one of them sets the state anew'
+                    WHEN n.servers IS NOT NULL THEN 'Nova gives it to a server, and no attachment says so'
+                    WHEN g.hosts IS NOT NULL THEN 'a guest has it, on ' || array_to_string(g.hosts, ', ')
+                    WHEN v.status = 'available' OR (v.status = 'in-use' AND v.multiattach)
+                    THEN 'somebody may attach it in this moment, and to set its state would undo that' END AS by_hand,
+               NULL AS rung, NULL AS rung_since
           FROM every v
           LEFT JOIN (SELECT p.volume_id AS volume, max(greatest(p.created_at, p.updated_at, p.deleted_at)) AS changed
                        FROM cinder_volume_attachment p GROUP BY p.volume_id) w ON w.volume = v.volume
           LEFT JOIN (SELECT s.volume, list(s.server) AS servers FROM server_volumes s GROUP BY s.volume) n
             ON n.volume = v.volume
+          LEFT JOIN (SELECT u.volume, list(DISTINCT u.host ORDER BY u.host) AS hosts FROM guest_volumes u
+                      GROUP BY u.volume) g ON g.volume = v.volume
          WHERE v.status IN ('available', 'in-use', 'reserved', 'attaching', 'detaching', 'error_attaching',
                             'error_detaching')
            AND ((v.status <> v.should_be
@@ -96,7 +118,9 @@ CHECK = Check(
            AND (SELECT count(*) FROM read_parts r WHERE r.table_name = 'cinder_volume_attachment') = 1
            AND NOT EXISTS (SELECT 1 FROM busy_volumes y WHERE y.volume = v.volume)
     """,
+    repair=_repair,
     commands=_commands,
+    risk="ask",
     scenarios=(
         Scenario(
             "reset by hand, left by a backup, interrupted", """
@@ -152,7 +176,41 @@ CHECK = Check(
                              2   Snapshot       v-5          creating  false
             """,
             finds=("v-1", "v-10", "v-11", "v-12", "v-13", "v-14", "v-15", "v-16", "v-2", "v-3", "v-4", "v-5", "v-6",
-                   "v-7", "v-8", "v-9")),
+                   "v-7", "v-8", "v-9"),
+            plans="""
+            set volume v-2, which has no attachment, from in-use (detached) to available (detached)
+            set volume v-5, which has no attachment, from attaching (detached) to available (detached)
+            """),
+        Scenario(
+            "without an attachment: free, or had by somebody, or such that somebody could attach it just now", """
+            hosts cell1      c1
+            nova_instances   cell   id  uuid  host  vm_state  updated_at  deleted
+                             cell1  1   s-1   c1    active    -9d         0
+                             cell1  2   s-2   c1    active    -9d         0
+            nova_instance_mappings  instance_uuid  cell_id
+                                    s-1            cell1
+                                    s-2            cell1
+            nova_block_device_mapping  cell   id  instance_uuid  destination_type  volume_id  attachment_id  created_at  updated_at  deleted
+                                       cell1  10  s-1            volume            v-2        a-2            -30d        -9d         0
+            libvirt_domains  host  uuid  state    nova
+                             c1    s-2   running  true
+            libvirt_disks    host  uuid  target  device  serial
+                             c1    s-2   vdb     disk    v-3
+            cinder_volumes   id    status           attach_status  multiattach  deleted  created_at  updated_at
+                             v-1   reserved         attached       false        false    -30d        -9d
+                             v-2   in-use           attached       false        false    -30d        -9d
+                             v-3   in-use           attached       false        false    -30d        -9d
+                             v-4   available        attached       false        false    -30d        -9d
+                             v-5   in-use           detached       true         false    -30d        -9d
+                             v-6   detaching        detached       true         false    -30d        -
+                             v-7   error_detaching  attached       false        false    -30d        -9d
+            """,
+            finds=("v-1", "v-2", "v-3", "v-4", "v-5", "v-6", "v-7"),
+            plans="""
+            set volume v-1, which has no attachment, from reserved (attached) to available (detached)
+            set volume v-6, which has no attachment, from detaching (detached) to available (detached)
+            set volume v-7, which has no attachment, from error_detaching (attached) to available (detached)
+            """),
         Scenario(
             "as Cinder derives it, or sets it on the way; swapped for hours; in error; at something", """
             hosts cell1      c1

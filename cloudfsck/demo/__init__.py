@@ -100,6 +100,8 @@ settle_factor = 0
 virsh = [{_quoted(str(place / "virsh"))}]
 nova_conf = [{_quoted(str(place / "nova.conf"))}]
 proc = {_quoted(str(place / "proc"))}
+sys = {_quoted(str(place / "sys"))}
+dev = {_quoted(str(place / "dev"))}
 state_dir = {_quoted(str(place / "cloudfsck"))}
 """
     return text

@@ -40,7 +40,8 @@ def write(folder: Path, servers: list[Server], now: dt.datetime) -> dict[str, Pa
 
 
 def _host(place: Path, host: str, now: dt.datetime) -> None:
-    for name in ("libvirt/nvram", "instances/_base", "instances/locks", "instances/snapshots", "proc", "cloudfsck"):
+    folders = ("instances/_base", "instances/locks", "instances/snapshots", "proc", "sys/class/block", "dev")
+    for name in ("libvirt/nvram", *folders, "cloudfsck"):
         (place / name).mkdir(parents=True)
     # What nova-compute itself keeps there.
     instances = str(place / "instances").replace("$", "$$")

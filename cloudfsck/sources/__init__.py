@@ -177,11 +177,13 @@ class Sources:
         yield from self._cinder(scope)
 
     def look(self, scope: Scope) -> Snapshot:
-        """Read what the hypervisors of a scope hold now, and nothing else."""
+        """Read what the hypervisors of a scope hold now, and Cinder of its volumes, and nothing else."""
         roster = self._roster_for(scope)
         asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
         snapshot = Snapshot.create()
         snapshot.add(piece for pieces in self._hosts(roster, asked, scope) for piece in pieces)
+        if scope.also:
+            snapshot.add(self._cinder(scope))
         snapshot.add(self._own())
         _part_twins(snapshot)
         return snapshot
@@ -222,6 +224,8 @@ class Sources:
                 "nova_conf": place.nova_conf,
                 "instances_path": place.instances_path,
                 "proc": place.proc,
+                "sys": place.sys,
+                "dev": place.dev,
             }
             known.append((target, request))
             if own := place.hostname or roster.hosts[name].node:

@@ -1,4 +1,5 @@
-"""What `connection_info` and `connector` say of a volume; whatever else is in them is dropped, secrets too.
+"""What `connection_info`, `connector` and `block_device_mappings` say of volumes; whatever else is in them is dropped,
+secrets too.
 
 Cinder's volume_attachment holds what its driver said flat (cinder/volume/manager.py: attachment_update), Nova's
 block_device_mapping the same below `data` (nova/virt/block_device.py).  Both are text of which nothing is sure: what is
@@ -160,6 +161,21 @@ def portals(said: Said) -> list[str]:
     return sorted(set(found))
 
 
+def volumes(said: Said) -> list[str]:
+    """The volumes in a BlockDeviceMappingList as Nova's objects are written (nova/objects/build_request.py); sorted."""
+    found = []
+    many = _inside(said).get("objects")
+    for one in many if isinstance(many, list) else []:
+        if isinstance(one, Mapping) and (volume := _word(_inside(one).get("volume_id"))):
+            found.append(volume)
+    return sorted(set(found))
+
+
+def _inside(said: Said) -> Said:
+    data = said.get("nova_object.data")
+    return data if isinstance(data, Mapping) else {}
+
+
 #: The columns that are made of a column of JSON: name, type, and how it is found.
 _TAKEN: Mapping[str, Sequence[tuple[str, pa.DataType, Callable[[Said], Any]]]] = {
     "connection_info": (
@@ -174,4 +190,5 @@ _TAKEN: Mapping[str, Sequence[tuple[str, pa.DataType, Callable[[Said], Any]]]] =
         ("connector_host", pa.string(), lambda said: _word(said.get("host"))),
         ("initiator", pa.string(), lambda said: _word(said.get("initiator"))),
     ),
+    "block_device_mappings": (("volumes", _LIST, volumes),),
 }

@@ -188,12 +188,12 @@ class Reading:
         return said if isinstance(said, dt.datetime) else dt.datetime.fromisoformat(str(said))
 
     def rows(self, table: tables.Table, servers: Iterable[str] | None = None) -> pa.Table:
-        """The rows of these servers; of a table without key, or for None, all rows."""
+        """The rows of these servers; of a table that is always read whole, or for None, all rows."""
         columns = self._resolve(table)
         schema = _schema(columns)
         if columns is None:
             return _schema(table.columns[_skipped(table) :]).empty_table()
-        if servers is None or not table.key:
+        if servers is None or not table.narrow:
             return self._fetched(table, columns, sa.text(self._select(table, columns)), schema)
         batches: list[pa.Table] = []
         wanted = sorted(set(servers))

@@ -30,6 +30,9 @@ PARTS: dict[str, str | None] = {
     "base_images": "instances",
     "swtpm_states": "swtpm",
     "nvram_files": "nvram",
+    "iscsi_sessions": "storage",
+    "nvme_controllers": "storage",
+    "block_devices": "storage",
 }
 
 _ARROW = {
@@ -59,8 +62,8 @@ def read(
     """Ask each host and yield its pieces as its answer comes; a host that does not answer gives gaps.
 
     Each host comes with what its request says beside the scope (`servers`, the UUIDs that are asked for, and `also`,
-    whether some of them may be volumes): virsh, nova_conf, instances_path, proc.  `names` are the machines' own names
-    where they are known: another machine that answers is not believed.
+    whether some of them may be volumes): virsh, nova_conf, instances_path, proc, sys, dev.  `names` are the machines'
+    own names where they are known: another machine that answers is not believed.
     """
     program = files("cloudfsck.sources").joinpath("probe.py").read_text(encoding="utf-8")
     ids = None if scope.ids is None else sorted(scope.ids)
@@ -143,6 +146,11 @@ def _rows(answer: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
     for table, part in (("swtpm_states", "swtpm"), ("nvram_files", "nvram")):
         if part not in answer["failed"]:
             rows[table] = [_dated(table, item) for item in answer[part]]
+    if "storage" not in answer["failed"]:
+        for table, inner in (
+            ("iscsi_sessions", "sessions"), ("nvme_controllers", "controllers"), ("block_devices", "devices")
+        ):  # fmt: skip
+            rows[table] = [_only(table, item) for item in answer["storage"][inner]]
     return rows
 
 

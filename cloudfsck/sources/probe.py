@@ -362,10 +362,15 @@ def find_virsh(request: Dict[str, Any]) -> Tuple[Virsh, Dict[str, Set[str]]]:
 
 def read_domains(request: Dict[str, Any]) -> List[Dict[str, Any]]:
     """All domains of this host, or those of the scope: those asked for, and those with a disk that is."""
-    virsh, lists = find_virsh(request)
     asked = request.get("servers")
     # Which domains have the disks of a volume only the domains themselves say.
-    scope = None if request.get("also") else asked
+    found = domains_among(request, None if request.get("also") else asked)
+    return [domain for domain in found if asked is None or concerns(domain, asked)]
+
+
+def domains_among(request: Dict[str, Any], scope: Optional[List[str]]) -> List[Dict[str, Any]]:
+    """The domains of this host that are in the scope; None: all."""
+    virsh, lists = find_virsh(request)
     found = {}  # type: Dict[str, Dict[str, Any]]
     said = ""
     # A domain that changes while it is read is read again.  That one vanished is only taken from a list of its own,
@@ -373,7 +378,7 @@ def read_domains(request: Dict[str, Any]) -> List[Dict[str, Any]]:
     for _ in range(5):
         todo = sorted(uuid for uuid in lists["all"] if uuid not in found and (scope is None or uuid in scope))
         if not todo:
-            return [found[uuid] for uuid in sorted(found) if asked is None or concerns(found[uuid], asked)]
+            return [found[uuid] for uuid in sorted(found)]
         said = read_details(virsh, lists, todo, found)
         if any(uuid not in found for uuid in todo):
             lists = virsh.lists()
@@ -826,20 +831,29 @@ def find_instances(request: Dict[str, Any]) -> Tuple[str, str, str]:
     return ways[0]
 
 
+def unescaped(raw: bytes) -> str:
+    """A path as the kernel writes it in its tables, blanks and the like as octal numbers."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match.group(1), 8) & 0xFF]), raw))
+
+
+def mount_table(text: bytes) -> List[Dict[str, str]]:
+    """The mounts of a mountinfo file, in the order they were made."""
+    answer = []
+    for line in text.splitlines():
+        words, _, rest = line.partition(b" - ")
+        fields = words.split()
+        if len(fields) < 5:
+            continue
+        kind, source = (rest.split() + [b"", b""])[:2]
+        texts = [unescaped(part) for part in (fields[2], fields[4], kind, source)]
+        answer.append(dict(zip(("device", "point", "fstype", "source"), texts)))
+    return answer
+
+
 def mounts() -> List[Dict[str, str]]:
     """The mounts that this program sees, in the order they were made."""
-    answer = []
     with open("/proc/self/mountinfo", "rb") as file:
-        for line in file.read().splitlines():
-            words, _, rest = line.partition(b" - ")
-            fields = words.split()
-            kind, source = (rest.split() + [b"", b""])[:2]
-            texts = [
-                os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match.group(1), 8)]), part))
-                for part in (fields[2], fields[4], kind, source)
-            ]
-            answer.append(dict(zip(("device", "point", "fstype", "source"), texts)))
-    return answer
+        return mount_table(file.read())
 
 
 def mount_of(real: str, device: int) -> Dict[str, str]:
@@ -1236,6 +1250,559 @@ def read_nvram(request: Dict[str, Any], proc: str, domains: Callable[[], List[Di
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Storage: the connections over which volumes come, and the block devices that stand on them.
+
+#: How the kernel says that a thing is not there (any more), or that this one has no such value.
+ABSENT = (
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.ENODEV,
+    errno.ENXIO,
+    errno.EINVAL,
+    errno.ENOTCONN,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.ESRCH,
+)
+#: What in a name of /dev is a WWID or an identity of NVMe's.
+WORD = re.compile(UUID.pattern + r"|[0-9a-f]{16,}")
+FABRICS = ("tcp", "rdma", "fc", "loop")
+CONTROLLER = re.compile(r"nvme([0-9]+)\Z")
+NAMESPACE = re.compile(r"nvme[0-9]+n[0-9]+\Z")
+#: With NVMe's own multipath a controller has hidden nodes, each a path to the namespace without the middle part.
+NODE = re.compile(r"(nvme[0-9]+)(?:c[0-9]+)?(n[0-9]+)\Z")
+#: Where sysfs keeps a SCSI device that comes through an iSCSI session or from a remote port of Fibre Channel.
+REMOTE = re.compile(r"/(?:(session[0-9]+)|(rport-[^/]+))/target[^/]+/[0-9]+:[0-9]+:[0-9]+:([0-9]+)/block/[^/]+\Z")
+#: What makes a device-mapper device, by the prefix of its UUID.
+MAPPED = (
+    ("multipath", re.compile(r"mpath-")),
+    ("partition", re.compile(r"part[0-9]+-")),
+    ("crypt", re.compile(r"CRYPT-")),
+    ("lvm", re.compile(r"LVM-")),
+)
+#: File systems on which a look at a file may wait for another machine without end; they hold no devices.
+FAR = re.compile(r"nfs|ceph|cifs|smb|fuse|gluster|lustre|gpfs|beegfs|9p|afs")
+#: What of the kernel holds devices beside file systems and holders, and where it names them: a step * is any name.
+KERNEL = (
+    ("lio", "kernel/config/target/core/*/*/udev_path"),
+    ("nvmet", "kernel/config/nvmet/subsystems/*/namespaces/*/device_path"),
+)
+
+
+def told(*steps: str) -> Optional[str]:
+    """What a file of sysfs says in one line; None where it says nothing, or is not there."""
+    path = os.path.join(*steps)
+    raw = content(path)
+    text = "" if raw is None else raw.decode("utf-8", "surrogateescape").partition("\0")[0].strip()
+    return None if text in ("", "(null)", "<NULL>") else text
+
+
+def content(path: str) -> Optional[bytes]:
+    """A file of sysfs or /proc; None where it is not there, or has no value."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError as error:
+        if error.errno in ABSENT:
+            return None
+        raise OSError(error.errno, error.strerror, path) from error
+
+
+def number_of(text: Optional[str]) -> Optional[int]:
+    return int(text) if text is not None and re.match(r"[0-9]{1,15}\Z", text) else None
+
+
+def names_in(*steps: str) -> List[str]:
+    """The names in a directory of sysfs, sorted; none where it is not there."""
+    try:
+        return sorted(os.listdir(os.path.join(*steps)))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENODEV):
+            return []
+        raise
+
+
+def identity(path: str) -> Optional[Tuple[int, int]]:
+    """What tells a directory of sysfs from a later one of the same name; None: it is not there."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        if error.errno in ABSENT:
+            return None
+        raise
+    return found.st_dev, found.st_ino
+
+
+def address_of(host: str, port: Optional[str]) -> str:
+    host = host.strip("[]")
+    host = f"[{host}]" if ":" in host else host
+    return host if port is None else f"{host}:{port}"
+
+
+def read_sessions(top: str) -> List[Dict[str, Any]]:
+    """The iSCSI sessions; who logs in and how is not looked at: user names and passwords stay where they are."""
+    lines = {}  # type: Dict[str, str]
+    for name in names_in(top, "class", "iscsi_connection"):
+        # connection3:0; a session could have several, open-iscsi makes one.
+        lines.setdefault("session" + name[len("connection") :].partition(":")[0], name)
+    answer = []
+    for name in names_in(top, "class", "iscsi_session"):
+        here = os.path.join(top, "class", "iscsi_session", name)
+        line = os.path.join(top, "class", "iscsi_connection", lines.get(name, "none"))
+        # What it was told to log in to; where that sent it on is the plain address, which a dead connection lacks.
+        host, port = told(line, "persistent_address"), told(line, "persistent_port")
+        if host is None:
+            host, port = told(line, "address"), told(line, "port")
+        target = told(here, "targetname")
+        row = {
+            "session": name,
+            "target": target,
+            "portal": None if host is None else address_of(host, port),
+            "state": told(here, "state"),
+            "connection": told(line, "state"),
+            "devices": [],
+            "volume": volume_in(STORED, target),
+        }  # type: Dict[str, Any]
+        if identity(here) is not None:
+            answer.append(row)
+    return answer
+
+
+def read_controllers(top: str) -> List[Dict[str, Any]]:
+    """The NVMe controllers that are reached over a network."""
+    answer = []
+    for name in names_in(top, "class", "nvme"):
+        here = os.path.realpath(os.path.join(top, "class", "nvme", name))
+        transport = told(here, "transport")
+        if not CONTROLLER.match(name) or not (transport in FABRICS or "/nvme-fabrics/" in here):
+            continue
+        nodes = [match for match in map(NODE.match, names_in(here)) if match]
+        row = {
+            "name": name,
+            "target": told(here, "subsysnqn"),
+            "transport": transport,
+            "address": told(here, "address"),
+            "state": told(here, "state"),
+            "namespaces": sorted({match.group(1) + match.group(2) for match in nodes}),
+        }
+        if identity(here) is not None:
+            answer.append(row)
+    return answer
+
+
+def read_blocks(top: str) -> Dict[str, Dict[str, Any]]:
+    """Every block device by its name: its directory, number, disk (of a partition), and what it stands on."""
+    folder = os.path.join(top, "class", "block")
+    try:
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        raise Unread(f"{folder} is not there: is sysfs mounted at {top}?") from None
+    found = {}  # type: Dict[str, Dict[str, Any]]
+    for name in names:
+        here = os.path.realpath(os.path.join(folder, name))
+        known = identity(here)
+        number = told(here, "dev")
+        # A hidden node of NVMe's multipath has no number, and cannot be opened.
+        if known is None or number is None:
+            continue
+        disk = os.path.basename(os.path.dirname(here)) if told(here, "partition") is not None else None
+        found[name] = {"path": here, "identity": known, "number": number, "disk": disk, "slaves": []}
+    for one in found.values():
+        # The link to a device that was removed below a map leads nowhere, or by its old name to another.
+        below = [
+            name
+            for name in names_in(one["path"], "slaves")
+            if name in found and os.path.realpath(os.path.join(one["path"], "slaves", name)) == found[name]["path"]
+        ]
+        one["slaves"] = sorted({*below, *([one["disk"]] if one["disk"] in found else [])})
+    return found
+
+
+def scsi_wwid(device: str) -> Optional[str]:
+    """The WWID as the kernel has it (drivers/scsi/scsi_lib.c: scsi_vpd_lun_id), or as page 0x83 itself says it."""
+    said = told(device, "wwid")
+    page = content(os.path.join(device, "vpd_pg83")) if said is None else None
+    best = None  # type: Optional[Tuple[int, str]]
+    at = 4
+    while page is not None and at + 4 <= len(page):
+        kind, size = page[at + 1] & 0x3F, page[at + 3]
+        value = page[at + 4 : at + 4 + size]
+        # Of the logical unit, in binary; of several the better kind, and of that the longer.
+        if kind in (2, 3) and len(value) == size and size and page[at] & 0x0F == 1:
+            text = ("naa." if kind == 3 else "eui.") + "".join(f"{byte:02x}" for byte in value)
+            best = max(best or (0, ""), (kind * 256 + size, text))
+        at += 4 + size
+    return best[1] if best is not None else said
+
+
+def lun_places(target: Optional[str], lun: str) -> List[str]:
+    """Where a LUN is, as Cinder says it.  A LUN of flat space addressing has 0x4000 added to it (SAM-5, 4.7)."""
+    if target is None:
+        return []
+    number = int(lun)
+    numbers = {number, number & 0x3FFF} if 0x4000 <= number <= 0x7FFF else {number}
+    return sorted(f"{target}/{one}" for one in numbers)
+
+
+def connected(
+    top: str, blocks: Dict[str, Dict[str, Any]], targets: Dict[str, Optional[str]], fabrics: Set[str]
+) -> Dict[str, Dict[str, Any]]:
+    """The devices that themselves come over the network: kind, session, places, volume, wwid and state of each."""
+    answer = {}  # type: Dict[str, Dict[str, Any]]
+    for name, one in blocks.items():
+        here = one["path"]
+        remote = REMOTE.search(here)
+        image = re.match(r"rbd([0-9]+)\Z", name)
+        row = None  # type: Optional[Dict[str, Any]]
+        if remote:
+            session, port, lun = remote.groups()
+            if session:
+                target = targets.get(session)
+            else:
+                target = told(top, "class", "fc_remote_ports", port, "port_name")
+                # As Cinder and os-brick have it, without 0x (os_brick/initiator/connectors/fibre_channel.py).
+                target = None if target is None else re.sub(r"\A0x", "", target.lower())
+            device = os.path.dirname(os.path.dirname(here))
+            row = {"kind": "scsi", "session": session or port, "places": lun_places(target, lun), "volume": target}
+            row.update({"wwid": scsi_wwid(device), "state": told(device, "state")})
+        elif NAMESPACE.match(name):
+            row = connected_namespace(here, fabrics)
+        elif image and one["disk"] is None:
+            row = connected_image(os.path.join(top, "bus", "rbd", "devices", image.group(1)))
+        if row is not None:
+            row["volume"] = volume_in(STORED, row["volume"])
+            answer[name] = row
+    return answer
+
+
+def connected_namespace(here: str, fabrics: Set[str]) -> Optional[Dict[str, Any]]:
+    """A namespace of NVMe, unless its controllers are of this machine.  With NVMe's own multipath it hangs on the
+    subsystem, else on its one controller (os_brick/initiator/connectors/nvmeof.py)."""
+    above = os.path.dirname(here)
+    owners = [os.path.basename(above)]
+    if owners[0].startswith("nvme-subsys"):
+        owners = sorted((name for name in names_in(above) if CONTROLLER.match(name)), key=lambda name: int(name[4:]))
+    mine = [name for name in owners if name in fabrics]
+    if owners and not mine:
+        return None
+    target = told(above, "subsysnqn")
+    ids = []
+    for key in ("uuid", "nguid"):
+        said = told(here, key)
+        if said is not None and said.strip("0-"):
+            ids.append(said)
+    number = told(here, "nsid")
+    # An NGUID is written with dashes by the kernel, and by some drivers of Cinder's without.
+    words = {*ids, *(one.replace("-", "") for one in ids[-1:]), *([] if number is None else [number])}
+    places = [] if target is None else sorted(f"{target}/{word}" for word in words)
+    row = {"kind": "nvme", "session": mine[0] if mine else None, "places": places, "volume": target}
+    return dict(row, wwid=ids[0] if ids else None, state=None)
+
+
+def connected_image(folder: str) -> Dict[str, Any]:
+    """An image that the kernel has mapped itself (drivers/block/rbd.c); one of a snapshot is at another place."""
+    pool, space, name = told(folder, "pool"), told(folder, "pool_ns"), told(folder, "name")
+    snapshot = told(folder, "current_snap")
+    places = []
+    if pool is not None and name is not None:
+        place = "/".join(step for step in (pool, space, name) if step)
+        places.append(place if snapshot in (None, "-") else f"{place}@{snapshot}")
+    return {"kind": "rbd", "session": None, "places": places, "volume": name, "wwid": None, "state": None}
+
+
+def mapped(here: str, name: str, disk: Optional[str]) -> Dict[str, Any]:
+    """What stands on other devices: kind, dm_name, wwid and state."""
+    row = {"kind": "other", "dm_name": told(here, "dm", "name"), "wwid": told(here, "dm", "uuid"), "state": None}
+    if disk is not None:
+        row["kind"] = "partition"
+    elif os.path.basename(here).startswith("dm-"):
+        kinds = [kind for kind, prefix in MAPPED if row["wwid"] is not None and prefix.match(row["wwid"])]
+        row["kind"] = kinds[0] if kinds else "dm"
+        row["state"] = {"0": "active", "1": "suspended"}.get(told(here, "dm", "suspended") or "")
+    elif re.match(r"md[0-9]", name) or re.match(r"md_", name):
+        row["kind"] = "md"
+    return row
+
+
+def read_storage(request: Dict[str, Any]) -> Dict[str, Any]:
+    """The sessions, controllers and devices, without who uses them (see `used`); `identities` and `loops` are for that.
+
+    A device that stands on none and would need one is kept too: what was below it is gone.
+    """
+    top = request.get("sys") or "/sys"
+    sessions = read_sessions(top)
+    controllers = read_controllers(top)
+    blocks = read_blocks(top)
+    targets = {row["session"]: row["target"] for row in sessions}
+    roots = connected(top, blocks, targets, {row["name"] for row in controllers})
+    for session in sessions:
+        session["devices"] = sorted(name for name, row in roots.items() if row["session"] == session["session"])
+    above = {}  # type: Dict[str, Set[str]]
+    for name, one in blocks.items():
+        for below in one["slaves"]:
+            above.setdefault(below, set()).add(name)
+    rows = {}  # type: Dict[str, Dict[str, Any]]
+    orphans = [name for name, one in blocks.items() if name not in roots and name[:3] == "dm-" and not one["slaves"]]
+    lost = [name for name in orphans if mapped(blocks[name]["path"], name, None)["kind"] not in ("dm", "other")]
+    todo = sorted(roots) + lost
+    while todo:
+        name = todo.pop()
+        if name in rows:
+            continue
+        one = blocks[name]
+        here = one["path"]
+        sectors = number_of(told(here, "size"))
+        size = None if sectors is None else sectors * 512
+        row = {"name": name, "bytes": size, "dm_name": None, "session": None}  # type: Dict[str, Any]
+        row.update({"number": one["number"], "places": [], "volume": None, "slaves": one["slaves"]})
+        row.update(roots[name] if name in roots else mapped(here, name, one["disk"]))
+        # What uses a partition uses its disk; the partition alone is no use of it (see `used`).
+        stands = {other for other in above.get(name, ()) if blocks[other]["disk"] != name}
+        row["holders"] = sorted(stands.union(names_in(here, "holders")))
+        row.update({"links": [], "mounts": [], "held_by": []})
+        rows[name] = row
+        todo.extend(above.get(name, ()))
+    for row in rows.values():
+        if row["kind"] == "multipath":
+            paths = [rows[below] for below in row["slaves"] if below in rows]
+            row["places"] = sorted({place for path in paths for place in path["places"]})
+            volumes = {path["volume"] for path in paths}
+            row["volume"] = volumes.pop() if len(volumes) == 1 else None
+    loops = {}  # type: Dict[str, str]
+    for name in blocks:
+        backing = told(blocks[name]["path"], "loop", "backing_file") if name.startswith("loop") else None
+        if backing is not None:
+            loops[name] = backing
+    return {
+        "sessions": sessions,
+        "controllers": controllers,
+        "devices": [rows[name] for name in sorted(rows)],
+        "identities": {name: (blocks[name]["path"], blocks[name]["identity"]) for name in rows},
+        "loops": loops,
+    }
+
+
+def device_names(dev: str, numbers: Dict[str, str]) -> Dict[str, str]:
+    """The device behind each name in /dev that leads to one of these; `numbers` are their names by number.
+
+    A special file tells by its number; where the node is a plain file (another root than this machine's), the kernel's
+    own name of the device does, which has ! for /.
+    """
+    real = os.path.realpath(dev)
+    top = os.stat(real)
+    plain = {os.path.join(real, name.replace("!", "/")): name for name in numbers.values()}
+    answer = {}  # type: Dict[str, str]
+    todo = [real]
+    while todo:
+        folder = todo.pop()
+        try:
+            names = os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for name in names:
+            path = os.path.join(folder, name)
+            try:
+                found = os.lstat(path)
+                if stat.S_ISDIR(found.st_mode):
+                    # Shared memory and terminals are file systems of their own.
+                    if found.st_dev == top.st_dev:
+                        todo.append(path)
+                    continue
+                symlink = stat.S_ISLNK(found.st_mode)
+                found = os.stat(path) if symlink else found
+            except OSError as error:
+                if error.errno in ABSENT + (errno.ELOOP,):
+                    continue
+                raise
+            device = None
+            if stat.S_ISBLK(found.st_mode):
+                device = numbers.get(f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}")
+            elif stat.S_ISREG(found.st_mode):
+                device = plain.get(os.path.realpath(path) if symlink else path)
+            if device is not None:
+                answer["/dev" + path[len(real) :]] = device
+    return answer
+
+
+def spaces_of(proc: str) -> Tuple[Dict[int, str], Dict[str, List[Dict[str, str]]]]:
+    """The mount namespace of each process, and the mounts of each."""
+    inside = {}  # type: Dict[int, str]
+    answer = {}  # type: Dict[str, List[Dict[str, str]]]
+    for pid in sorted(int(name) for name in os.listdir(proc) if name.isdigit()):
+        folder = os.path.join(proc, str(pid))
+        try:
+            space = os.readlink(os.path.join(folder, "ns", "mnt"))
+        except (FileNotFoundError, ProcessLookupError):
+            # A process tree without namespaces has the mounts of each process.
+            space = str(pid)
+        inside[pid] = space
+        if space not in answer:
+            # A process that has ended and is not buried yet has none; another of its namespace tells.
+            text = content(os.path.join(folder, "mountinfo"))
+            if text is not None:
+                answer[space] = mount_table(text)
+    return inside, answer
+
+
+def command_of(proc: str, pid: int) -> str:
+    """What a process calls itself: the file name of its program, never an argument."""
+    name = told(proc, str(pid), "comm") or ""
+    raw = content(os.path.join(proc, str(pid), "cmdline")) or b""
+    word = os.path.basename(raw.partition(b"\0")[0].decode("utf-8", "surrogateescape").strip())
+    # The kernel cuts the name off at 15 bytes; a title that the program made up is no file name.
+    return word if word and word.startswith(name) else name
+
+
+def marks_of(row: Dict[str, Any]) -> Set[str]:
+    """The words by which the source of a guest's disk may mean the device: its names in /dev, and what is in those that
+    udev would give it (60-persistent-storage.rules: by-path has the target and the LUN, by-id the WWID)."""
+    marks = set(row["links"])
+    for place in row["places"] if row["kind"] in ("scsi", "multipath") else ():
+        target, _, lun = place.rpartition("/")
+        marks.update((f"iscsi-{target}-lun-{lun}", f"fc-0x{target}-lun-{lun}"))
+    for word in WORD.findall(row["wwid"] or ""):
+        marks.update((word, word[1:] if row["kind"] == "multipath" else word))
+    return marks
+
+
+def marks_in(source: str) -> Set[str]:
+    """The words in the source of a disk that can mean a device; who has a partition of it has it."""
+    if not source.startswith("/dev/"):
+        return set()
+    name = re.sub(r"-part[0-9]+\Z", "", os.path.basename(source))
+    path = re.search(r"(?:\A|-)((?:iscsi-|fc-0x).+-lun-[^-]+)\Z", name)
+    words = WORD.findall(name)
+    # In front of the WWID by-id has the kind of it, a digit (systemd's scsi_id).
+    return {source, *words, *(word[1:] for word in words), *([path.group(1)] if path else [])}
+
+
+def guests_on(rows: Iterable[Dict[str, Any]], domains: List[Dict[str, Any]]) -> Dict[str, List[str]]:
+    """By device, the domains, running or only defined, that have a disk on it, or one that stands on such a disk."""
+    means = {}  # type: Dict[str, Set[str]]
+    for row in rows:
+        for mark in marks_of(row):
+            means.setdefault(mark, set()).add(row["name"])
+    found = {}  # type: Dict[str, Set[str]]
+    for domain in domains:
+        for disk in domain["disks"]:
+            for source in [disk["source"] or ""] + disk["backing"]:
+                for mark in marks_in(source):
+                    for name in means.get(mark, ()):
+                        found.setdefault(name, set()).add(domain["uuid"])
+    return {name: sorted(uuids) for name, uuids in found.items()}
+
+
+def used(
+    seen: Dict[str, Any],
+    request: Dict[str, Any],
+    proc: str,
+    held: Dict[int, List[Tuple[str, str]]],
+    guests: Callable[[], Optional[List[Dict[str, Any]]]],
+) -> Dict[str, Any]:
+    """The storage that was seen, with the names, mounts, processes and guests of each device; what is gone is left out.
+
+    `guests` gives all domains of this host, whatever the scope, or None where they are not known.
+    """
+    answer = {key: seen[key] for key in ("sessions", "controllers", "devices")}
+    if not seen["devices"]:
+        return answer
+    top, dev = request.get("sys") or "/sys", request.get("dev") or "/dev"
+    rows = {row["name"]: row for row in seen["devices"]}  # type: Dict[str, Dict[str, Any]]
+    numbers = {row["number"]: row["name"] for row in seen["devices"]}
+    named = device_names(dev, numbers)
+    users = {name: set() for name in rows}  # type: Dict[str, Set[Tuple[int, str]]]
+    points = {name: set() for name in rows}  # type: Dict[str, Set[str]]
+    for path, name in named.items():
+        rows[name]["links"].append(path)
+
+    def device_at(path: str) -> Optional[str]:
+        """The device that a path names, whichever root /dev is below."""
+        inside = path[len(dev) :] if path.startswith(dev.rstrip("/") + "/") else path[len("/dev") :]
+        return named.get("/dev" + inside) if path.startswith(("/dev/", dev)) else None
+
+    inside, spaces = spaces_of(proc)
+    for mounted in spaces.values():
+        for mount in mounted:
+            # btrfs shows a number of its own.
+            device = numbers.get(mount["device"]) or device_at(mount["source"])
+            if device is not None:
+                points[device].add(mount["point"])
+    for line in (content(os.path.join(proc, "swaps")) or b"").splitlines()[1:]:
+        device = device_at(unescaped(line.partition(b" ")[0].partition(b"\t")[0]))
+        if device is not None:
+            points[device].add("swap")
+    far = {
+        space: tuple(mount["point"].rstrip("/") + "/" for mount in mounted if FAR.match(mount["fstype"]))
+        for space, mounted in spaces.items()
+    }
+    for pid, pairs in held.items():
+        opened = set()
+        for link, path in pairs:
+            if os.path.basename(os.path.dirname(link)) != "fd" or path.startswith(far.get(inside.get(pid, ""), ())):
+                continue
+            opened.add(device_at(path))
+            try:
+                found = os.stat(link)
+            except OSError as error:
+                if error.errno in ABSENT + (errno.ELOOP,):
+                    continue
+                raise
+            if stat.S_ISBLK(found.st_mode):
+                opened.add(numbers.get(f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"))
+        for device in opened:
+            if device is not None:
+                users[device].add((pid, ""))
+    commands = {pid: command_of(proc, pid) for pid in {pid for known in users.values() for pid, _ in known}}
+    for name, holding in kernel_holds(top, seen["loops"], device_at):
+        users.setdefault(name, set()).add((0, holding))
+    for name, row in rows.items():
+        # multipathd has every path open; what it has open of a map is another matter.
+        skipped = "multipathd" if row["kind"] in ("scsi", "nvme") else None
+        known = sorted((pid, holding or commands[pid]) for pid, holding in users[name])
+        row["held_by"] = [f"{pid} {word}".strip() for pid, word in known if not (pid and word == skipped)]
+        row["mounts"] = sorted(points[name])
+        row["links"].sort()
+    domains = guests()
+    having = guests_on(rows.values(), domains or [])
+    for name, row in rows.items():
+        row["guests"] = None if domains is None else having.get(name, [])
+    for name, row in rows.items():
+        # The kernel looks for partitions on whatever it is given: only one that is used says something.
+        if row["kind"] == "partition" and not name.startswith("dm-"):
+            if row["holders"] or row["mounts"] or row["held_by"] or row["guests"]:
+                for disk in row["slaves"]:
+                    rows[disk]["holders"] = sorted({*rows[disk]["holders"], name})
+    here = [name for name, (path, known) in seen["identities"].items() if identity(path) == known]
+    if here and not named:
+        raise Unread(f"{dev} has none of the devices that {top} shows, such as {min(here)}")
+    answer["devices"] = [row for row in seen["devices"] if row["name"] in here]
+    return answer
+
+
+def kernel_holds(
+    top: str, loops: Dict[str, str], device_at: Callable[[str], Optional[str]]
+) -> Iterator[Tuple[str, str]]:
+    """The devices that the kernel holds on its own account, beside mounts and holders, and for what."""
+    for loop, path in loops.items():
+        name = device_at(path)
+        if name is not None:
+            yield name, loop
+    for what, pattern in KERNEL:
+        found = [top]
+        for step in pattern.split("/"):
+            found = [os.path.join(path, name) for path in found for name in (names_in(path) if step == "*" else [step])]
+        for path in found:
+            name = device_at(told(path) or "")
+            if name is not None:
+                yield name, "{} {}".format(what, path[len(top) :].split("/", 5)[5].rpartition("/")[0])
+    for label in names_in(top, "fs", "btrfs"):
+        for member in names_in(top, "fs", "btrfs", label, "devices"):
+            name = device_at("/dev/" + member)
+            if name is not None:
+                yield name, "btrfs"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # The answer.
 
 
@@ -1307,19 +1874,35 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
         found = answer["domains"]  # type: List[Dict[str, Any]]
         return found
 
+    def every_domain() -> Optional[List[Dict[str, Any]]]:
+        try:
+            return answer.get("domains") if request.get("servers") is None else domains_among(request, None)
+        except Exception:  # noqa: BLE001 - whatever it is, nobody knows then what the guests have
+            return None
+
     if request.get("version") != 1:
         why = "this program speaks version 1, not {!r}".format(request.get("version"))
-        failed = dict.fromkeys(("domains", "processes", "instances", "swtpm", "nvram"), why)
+        failed = dict.fromkeys(("domains", "processes", "instances", "storage", "swtpm", "nvram"), why)
     else:
+        # A device is looked at before the guests and processes that may be using it.
+        attempt("storage", lambda: read_storage(request))
         attempt("domains", lambda: read_domains(request))
+        seen = answer.pop("storage", None)
+        unheld = None
         try:
             held.update(held_paths(proc))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the other parts are read
             failed["processes"] = reason(error)
-            failed["instances"] = "which files are open is not known: " + reason(error)
+            unheld = "which files are open is not known: " + reason(error)
+            failed["instances"] = unheld
         else:
             attempt("processes", lambda: read_processes(request, proc, held))
             attempt("instances", lambda: read_instances(request, held))
+        # Where there are no devices, nobody has one open.
+        if unheld is not None and seen is not None and seen["devices"]:
+            failed["storage"] = unheld
+        elif seen is not None:
+            attempt("storage", lambda: used(seen, request, proc, held, every_domain))
         attempt("swtpm", lambda: read_swtpm(request, proc))
         attempt("nvram", lambda: read_nvram(request, proc, known_domains))
     answer["failed"] = failed

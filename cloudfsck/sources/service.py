@@ -57,7 +57,7 @@ def columns(wanted: Iterable[tables.Table]) -> dict[str, list[str]]:
 
 
 def _keys(table: tables.Table, scope: Scope) -> frozenset[str] | None:
-    return scope.ids if table.key else None
+    return scope.ids if table.narrow else None
 
 
 def why(database: Database, error: Exception) -> str:

@@ -2,6 +2,8 @@
 
 from .databases import MariaDB, PostgreSQL
 from .hypervisors import Hypervisor, Hypervisors
+from .initiator import Initiator
 from .programs import Missing
+from .targets import Array
 
-__all__ = ["Hypervisor", "Hypervisors", "MariaDB", "Missing", "PostgreSQL"]
+__all__ = ["Array", "Hypervisor", "Hypervisors", "Initiator", "MariaDB", "Missing", "PostgreSQL"]
