@@ -1,0 +1,162 @@
+"""Attachments that nobody has, and states that nobody set: found, put right through Cinder, and usable again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cloudfsck.acts.attachment import Delete
+from cloudfsck.acts.cinder import Cinder
+from cloudfsck.config import CinderApi
+from cloudfsck.model import Refused
+from testbed import interrupted
+from testbed.api import CLOUDS, Api
+from testbed.cloud import Cloud
+from testbed.leftovers import VIRSH
+from testbed.operator import Operator
+from testbed.story import Story
+
+OF_DELETED = "cinder-attachment-of-deleted-server"
+UNKNOWN_TO_NOVA = "cinder-attachment-unknown-to-nova"
+DANGLING = "cinder-block-device-without-attachment"
+STATUS = "cinder-volume-status-differs"
+
+
+@pytest.fixture
+def administrator(cloud: Cloud, tmp_path: Path) -> Operator:
+    """One whose configuration names an administrator of Cinder, in a file that others cannot read."""
+    clouds = tmp_path / "clouds.yaml"
+    shutil.copyfile(CLOUDS, clouds)
+    clouds.chmod(0o600)
+    return Operator(cloud, tmp_path, **{"write.cinder": {"cloud": "admin", "clouds_file": str(clouds)}})
+
+
+def found(operator: Operator) -> set[tuple[str, str]]:
+    """What is proven, as (check, key).  The cloud has been read whole then, once more."""
+    return {(one["check"], one["key"]) for one in operator("check").data["findings"] if one["state"] == "proven"}
+
+
+def put_right(operator: Operator, story: Story, check: str, key: str) -> None:
+    story.made()
+    assert found(operator) == {(check, key)}
+    story.fired(check)
+    assert found(operator) == {(check, key)}  # what cannot be undone waits for a second whole reading
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    ran = operator("check")
+    assert (ran.status, ran.data["findings"]) == (0, [])
+
+
+def serves(cloud: Cloud, api: Api, host: str, server: str, volume: str) -> None:
+    """Attached to a server, the volume takes what is written, gives it back, and can be detached and deleted."""
+    interrupted.attach(cloud, api, server, volume)
+    node = cloud.computes[host]
+    blocks: dict[str, Any] = json.loads(
+        node.run(*VIRSH, "qemu-monitor-command", server, json.dumps({"execute": "query-block"}))
+    )
+    (device,) = (one["qdev"] for one in blocks["return"] if volume in json.dumps(one))
+    for command in ("write -P 0x5a 4k 64k", "read -P 0x5a 4k 64k"):
+        said = node.run(*VIRSH, "qemu-monitor-command", server, "--hmp", f'qemu-io -d {device} "{command}"')
+        assert "65536/65536" in said, said
+        assert "failed" not in said, said
+    interrupted.detach(cloud, api, server, volume)
+    api.call("block_storage", "DELETE", f"/volumes/{volume}")
+    api.volume_becomes(volume, None)
+
+
+def test_an_attachment_of_a_deleted_server(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+    hit = interrupted.deleted_without(cloud, api, "compute1", "volume-1", "cinder-api")
+    cloud.start("cinder-api")
+    (attachment,) = attachments(cloud, hit.volume)
+    put_right(administrator, story, OF_DELETED, attachment)
+    story.repaired("deleted through Cinder's API")
+    other = interrupted.booted(api, "volume-2", "compute2")
+    api.ready(other)
+    serves(cloud, api, "compute2", other, hit.volume)
+    api.delete(other)
+    story.agreed("the volume serves another server")
+
+
+def test_an_attachment_that_nova_does_not_know(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+    server, volume = interrupted.booted(api, "volume-3", "compute1"), api.volume("volume-3")
+    api.ready(server)
+    with_attachments = {"OpenStack-API-Version": "volume 3.27"}
+    made = api.sdk.block_storage.post(
+        "/attachments", json={"attachment": {"volume_uuid": volume, "instance_uuid": server}}, headers=with_attachments
+    )
+    assert made.status_code < 300, made.text
+    put_right(administrator, story, UNKNOWN_TO_NOVA, made.json()["attachment"]["id"])
+    story.repaired("deleted through Cinder's API")
+    serves(cloud, api, "compute1", server, volume)
+    api.delete(server)
+    story.agreed("the volume serves the server")
+
+
+def test_an_attachment_that_a_live_server_has_is_refused(cloud: Cloud, api: Api, tmp_path: Path) -> None:
+    """Whatever we believed: Cinder asks Nova, and has the last word (CVE-2023-2088)."""
+    server, volume = interrupted.booted(api, "volume-4", "compute1"), api.volume("volume-4")
+    api.ready(server)
+    interrupted.attach(cloud, api, server, volume)
+    ((attachment, status, at, changed),) = cloud.sql(
+        "cinder",
+        "SELECT id, attach_status, attach_time, updated_at FROM volume_attachment"
+        f" WHERE volume_id = '{volume}' AND NOT deleted",
+    )
+    ((volume_changed,),) = cloud.sql("cinder", f"SELECT updated_at FROM volumes WHERE id = '{volume}'")
+    clouds = tmp_path / "clouds.yaml"
+    shutil.copyfile(CLOUDS, clouds)
+    clouds.chmod(0o600)
+    act = Delete(server, volume, attachment, status, at[:19], changed[:19], volume_changed[:19])
+    with pytest.raises(Refused, match="HTTP 409"):
+        Cinder(CinderApi(cloud="admin", clouds_file=clouds)).send(act)
+    assert attachments(cloud, volume) == [attachment]
+    serves_on = cloud.computes["compute1"].run(*VIRSH, "domblklist", server)
+    assert volume in serves_on
+    interrupted.detach(cloud, api, server, volume)
+    api.call("block_storage", "DELETE", f"/volumes/{volume}")
+    api.delete(server)
+
+
+def test_a_status_that_was_reset(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+    volume = api.volume("volume-5")
+    api.call("block_storage", "POST", f"/volumes/{volume}/action", {"os-reset_status": {"status": "detaching"}})
+    put_right(administrator, story, STATUS, volume)
+    assert api.volume_state(volume) == "available"
+    story.repaired("reset through Cinder's API")
+    server = interrupted.booted(api, "volume-5", "compute2")
+    api.ready(server)
+    serves(cloud, api, "compute2", server, volume)
+    api.delete(server)
+    story.agreed("the volume serves a server")
+
+
+def test_a_block_device_without_an_attachment(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+    """Somebody took the attachment out of Cinder's database.  Nova itself mends that when the server is rebooted."""
+    server, volume = interrupted.booted(api, "volume-6", "compute1"), api.volume("volume-6")
+    api.ready(server)
+    interrupted.attach(cloud, api, server, volume)
+    cloud.sql("cinder", "UPDATE volume_attachment SET deleted = 1, deleted_at = UTC_TIMESTAMP(),"
+                        f" attach_status = 'detached' WHERE volume_id = '{volume}' AND NOT deleted")  # fmt: skip
+    cloud.sql("cinder", f"UPDATE volumes SET status = 'available', attach_status = 'detached' WHERE id = '{volume}'")
+    story.made()
+    ran = administrator("check")
+    (finding,) = ran.data["findings"]
+    assert (finding["check"], finding["server"], finding["risk"]) == (DANGLING, server, "by-hand")
+    story.fired(DANGLING)
+    (command,) = (one.partition(": openstack ")[2] for one in finding["commands"] if "reboot --hard" in one)
+    cloud.controller.run("bash", "-ec", f"openstack --os-cloud admin {command} --wait", timeout=300)
+    ran = administrator("check")
+    assert (ran.status, ran.data["findings"]) == (0, [])
+    story.repaired("by the reboot that the finding names")
+    api.ready(server)
+    serves(cloud, api, "compute1", server, volume)
+    api.delete(server)
+    story.agreed("the volume serves the server")
+
+
+def attachments(cloud: Cloud, volume: str) -> list[str]:
+    return [row[0] for row in cloud.sql("cinder", "SELECT id FROM volume_attachment WHERE NOT deleted AND volume_id ="
+                                                  f" '{volume}'")]  # fmt: skip
