@@ -476,14 +476,14 @@ nowhere else.
 
 def volumes_page() -> str:
     known = checks.load()
+    judged = places.judged(known)
     lines: list[str] = []
     for lives, title in ((True, "Of a server that lives"), (False, "Of a server that is deleted")):
         lines += [f"## {title}", ""]
         rows = []
-        for one in places.combinations():
+        for one, found in judged.items():
             if one.lives != lives:
                 continue
-            found = one.findings(known)
             marks = ("x" if place in one.there else "-" for place in places.PLACES)
             said = "; ".join(f"[{code(finding.check)}](checks.md#{finding.check})" for finding in found)
             done = "; ".join(_done(known[finding.check], finding) for finding in found)

@@ -11,6 +11,7 @@ Each combination is a small world, and what the checks say of it is the answer: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -23,23 +24,20 @@ PLACES = ("API database", "cell", "Cinder", "guest", "host")
 
 @dataclass(frozen=True)
 class Combination:
-    """`there` are those of PLACES in which the volume is its server's."""
+    """`there` are those of PLACES in which the volume is its server's; all that it is about bears its number."""
 
+    number: int
     lives: bool
     there: tuple[str, ...]
 
     @property
-    def world(self) -> str:
-        return "\n".join(self._lines())
+    def world(self) -> scenario.World:
+        """Its rows; cell1 is the cell of all combinations."""
+        text = re.sub(r"\b([csvaw]-?)1\b", rf"\g<1>{self.number}", "\n".join(self._lines()))
+        return scenario.read(re.sub(r"\bcell1  1 ", f"cell1  {self.number} ", text))
 
-    def findings(self, checks: Mapping[str, Check]) -> list[Finding]:
-        """What the checks find in it."""
-        snapshot = scenario.build(self.world)
-        try:
-            answers = checking.run_all(checks, snapshot)
-            return [finding for answer in answers.values() for finding in answer.findings]
-        finally:
-            snapshot.close()
+    def has(self, finding: Finding) -> bool:
+        return finding.server == f"s-{self.number}" or f"v-{self.number}" in finding.also
 
     def _lines(self) -> Iterator[str]:
         attached = "Cinder" in self.there
@@ -98,8 +96,29 @@ class Combination:
             )
 
 
-def combinations() -> Iterator[Combination]:
+def combinations() -> list[Combination]:
     """All 64: those of a server that lives first, and in each half the fullest first."""
-    for lives in (True, False):
-        for chosen in product((True, False), repeat=len(PLACES)):
-            yield Combination(lives, tuple(place for place, there in zip(PLACES, chosen, strict=True) if there))
+    chosen = [
+        (lives, tuple(place for place, there in zip(PLACES, marks, strict=True) if there))
+        for lives in (True, False)
+        for marks in product((True, False), repeat=len(PLACES))
+    ]
+    return [Combination(number, lives, there) for number, (lives, there) in enumerate(chosen, start=100)]
+
+
+def judged(checks: Mapping[str, Check]) -> dict[Combination, list[Finding]]:
+    """What the checks find of each, in one cloud that has all of them, each on a host of its own."""
+    every = combinations()
+    worlds = [one.world for one in every]
+    rows: dict[str, list[dict[str, str | None]]] = {}
+    for world in worlds:
+        for table, many in world.rows.items():
+            if table != "nova_cell_mappings":
+                rows.setdefault(table, []).extend(many)
+    rows["nova_cell_mappings"] = worlds[0].rows["nova_cell_mappings"]
+    snapshot = scenario.fill(scenario.World(rows))
+    try:
+        found = [finding for answer in checking.run_all(checks, snapshot).values() for finding in answer.findings]
+    finally:
+        snapshot.close()
+    return {one: [finding for finding in found if one.has(finding)] for one in every}

@@ -111,7 +111,9 @@ def test_what_only_a_person_may_repair_is_left(tmp_path: Path) -> None:
     assert by_hand
     assert all(finding["commands"] and not finding["would"] for finding in by_hand)
     user.run("repair", "--yes", status=5)
-    assert {finding["risk"] for finding in user.json("check", status=4)["findings"]} == {"by-hand"}
+    left = {(finding["risk"], finding["check"]) for finding in user.json("check", status=4)["findings"]}
+    # The demo has no Cinder to ask: what only its API can do is refused.
+    assert {check for risk, check in left if risk != "by-hand"} == {"cinder-attachment-of-deleted-server"}
 
 
 def test_what_could_not_be_read_is_never_clean(user: User) -> None:
