@@ -60,11 +60,15 @@ ACCEPTED = {
     "TIMESTAMP": {"datetime"},
 }
 
-#: A column of JSON, and what is made of it.
+#: Columns of JSON, and what is made of each.
 CONNECTION = '{"driver_volume_type": "rbd", "data": {"name": "pool/image", "auth_password": "chap-secret"}}'
+DEVICES = '{"nova_object.data": {"objects": [{"nova_object.data": {"volume_id": "v-1", "attachment_id": "a-1"}}]}}'
 TAKEN = {
-    "connected": True, "driver": "rbd", "places": ["pool/image"], "portals": [], "multipath_id": None,
-    "device_path": None,
+    "connection_info": {
+        "connected": True, "driver": "rbd", "places": ["pool/image"], "portals": [], "multipath_id": None,
+        "device_path": None,
+    },
+    "block_device_mappings": {"volumes": ["v-1"]},
 }  # fmt: skip
 
 #: The values of a row that have a meaning; any other only has the type of its column.
@@ -77,6 +81,7 @@ MEANT = {
     "instance_system_metadata.key": "shelved_at",
     "shadow_instance_system_metadata.key": "shelved_at",
     "block_device_mapping.connection_info": CONNECTION,
+    "build_requests.block_device_mappings": DEVICES,
     "block_device_mapping.deleted": 0,
 }
 
@@ -154,7 +159,8 @@ class Cloud:
             return []
         cell = {"cell": "cell1"} if any(column.name == "cell" for column in table.columns) else {}
         row = {name: value for name, value in self.row(table).items() if name not in table.apart}
-        return [{**cell, **row, **(TAKEN if table.apart else {})}]
+        taken = {name: value for column in table.apart for name, value in TAKEN[column].items()}
+        return [{**cell, **row, **taken}]
 
     def readings(self, folder: Path) -> Iterator[tuple[Snapshot, frozenset[str] | None]]:
         """What the product makes of it, whole and for one server, with the servers that were asked for."""
