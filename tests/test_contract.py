@@ -63,7 +63,7 @@ ACCEPTED = {
 #: Columns of JSON, and what is made of each.
 CONNECTION = '{"driver_volume_type": "rbd", "data": {"name": "pool/image", "auth_password": "chap-secret"}}'
 DEVICES = '{"nova_object.data": {"objects": [{"nova_object.data": {"volume_id": "v-1", "attachment_id": "a-1"}}]}}'
-TAKEN = {
+TAKEN: dict[str, dict[str, Any]] = {
     "connection_info": {
         "connected": True, "driver": "rbd", "places": ["pool/image"], "portals": [], "multipath_id": None,
         "device_path": None,
