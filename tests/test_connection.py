@@ -156,8 +156,8 @@ def test_a_name_or_number_of_another_kind_is_no_place(shape: Any, wrong: object)
 @pytest.mark.parametrize(
     ("data", "places"),
     [
-        ({"target_wwn": "5006", "target_lun": 0}, ["5006/0"]),
-        ({"target_wwn": ["5006", "5001"], "target_lun": 256}, ["5001/256", "5006/256"]),
+        ({"target_wwn": "0x5006", "target_lun": 0}, ["5006/0"]),
+        ({"target_wwn": ["50AB", "5001"], "target_lun": 256}, ["5001/256", "50ab/256"]),
         ({"target_wwn": ["5006", "5001"], "target_luns": [1, 2]}, ["5001/2", "5006/1"]),
         ({"target_wwn": "5006", "target_wwns": ["5001", "5002"], "target_luns": [1, 2]}, ["5001/1", "5002/2"]),
         ({"target_wwn": ["5006", "5001"], "target_luns": [1, 2, 3]}, []),

@@ -129,10 +129,11 @@ def places(said: Said) -> list[str]:
                 _each(data.get("target_luns"), data.get("target_lun")),
             )
         case "fibre_channel":
-            found = _pairs(
+            many = _pairs(
                 _each(data.get("target_wwns") or data.get("target_wwn")),
                 _each(data.get("target_luns"), data.get("target_lun")),
             )
+            found = [one.lower().removeprefix("0x") for one in many]  # as the kernel has them, and each driver has not
         case "nvmeof" | "nvme":
             for one in _replicas(data):
                 wanted = ("vol_uuid", "volume_nguid", "ns_id")
