@@ -303,8 +303,16 @@ class Initiator:
             "-kernel", image.kernel(), "-initrd", whole, "-append", COMMAND_LINE, "-device", "virtio-rng-pci",
             "-nic", f"user,model=virtio-net-pci,hostfwd=tcp:{self.address}:{self.port}-10.0.2.15:22",
         ]  # fmt: skip
-        self._machine = serve(machine, self.directory / "machine.log")
-        await_true(f"{self.name} is up", self._is_up, 180)
+        # Once in some ten times an emulated machine stands still while it starts: then it is started anew.
+        for patience in (90, 120, 180):
+            self._machine = serve(machine, self.directory / "machine.log")
+            try:
+                await_true(f"{self.name} is up", self._is_up, patience)
+                break
+            except Failed:
+                end(self._machine, signal.SIGKILL)
+                if patience == 180:
+                    raise
         # QEMU has read it, and a quarter of a gigabyte is not kept for every run of the tests.
         whole.unlink()
         # One connection for all commands: a new one costs an emulated processor most of a second.
