@@ -1,7 +1,7 @@
 """Volumes in all five places at once: rows of Nova and Cinder in MariaDB, a real guest, a real initiator's devices.
 
 Healthy ones stand beside everything that is left over.  Each is judged right; the repair removes what is left over, and
-touches nothing that is held, while the guest reads and writes all the time.
+touches nothing that is held.
 """
 
 import json
@@ -36,26 +36,6 @@ ARRAY = "iqn.1992-08.com.netapp:sn.two"
 DEVICE_LEFT, SESSION_LEFT, NO_PATH = "cinder-device-left", "cinder-session-left", "cinder-device-without-path"
 
 _TYPES = {"VARCHAR": "text", "BIGINT": "bigint", "BOOLEAN": "tinyint(1)", "TIMESTAMP": "datetime"}
-
-#: What writes to a disk of the guest and reads it back, through QEMU, until it is told to stop.
-IO = """
-cd /tmp; rm -f io.stop io.failed io.count
-node() { virsh -q qemu-monitor-command SERVER '{"execute": "query-block"}' | python3 -c 'import json, sys
-print(next(one["qdev"] for one in json.load(sys.stdin)["return"] if "VOLUME" in json.dumps(one)))'; }
-device=$(node); count=0
-log=/var/log/libvirt/qemu/$(virsh -q domname SERVER | head -1).log
-while [ ! -e io.stop ]; do
-  for what in "write -P 0x5a" "read -P 0x5a"; do
-    virsh -q qemu-monitor-command SERVER --hmp "qemu-io -d $device \\"$what 64k 64k\\"" >/dev/null 2>>io.failed
-  done
-  count=$((count + 1)); echo $count >io.count
-  sleep 3
-done
-# QEMU says what came of each where its own output goes, and keeps the last pages to itself.
-grep -i -e failed -e error $log >>io.failed
-test $(grep -c 65536/65536 $log) -ge $((count / 2)) || echo "fewer than half of $count" >>io.failed
-echo done >io.ended
-"""
 
 
 @dataclass(frozen=True)
@@ -209,12 +189,8 @@ def keys(ran: Ran, check: str) -> dict[str, dict[str, Any]]:
     return {one["key"]: one for one in ran.data["findings"] if one["check"] == check}
 
 
-def test_each_is_judged_right_and_what_is_left_is_cleared_beside_a_guest_at_work(bed: Bed, operator: Operator) -> None:
+def test_each_is_judged_right_and_what_is_left_is_cleared_beside_a_guest(bed: Bed, operator: Operator) -> None:
     machine = bed.machine
-    script = IO.replace("SERVER", SERVER).replace("VOLUME", TWO)
-    machine.run("cat >/tmp/io.sh; setsid bash /tmp/io.sh >/tmp/io.log 2>&1 </dev/null &", script)
-    await_true("the guest reads and writes", lambda: machine.run("cat /tmp/io.count", check=False).strip() != "", 60)
-
     ran = operator("check")
     assert ran.data["unknown"] == [], ran.out
     assert {one["check"] for one in ran.data["findings"]} == {DEVICE_LEFT, SESSION_LEFT, NO_PATH}, ran.out
@@ -242,14 +218,3 @@ def test_each_is_judged_right_and_what_is_left_is_cleared_beside_a_guest_at_work
     assert {(one["check"], one["key"]) for one in again.data["findings"]} == {
         (DEVICE_LEFT, f"{HOST}/{ARRAY}/2"), (NO_PATH, f"{SERVER}/{DEAD}"),
     }  # fmt: skip
-
-    count = int(machine.run("cat /tmp/io.count"))
-    await_true("the guest still works", lambda: int(machine.run("cat /tmp/io.count")) > count + 2, 60)
-    machine.run("touch /tmp/io.stop")
-    await_true("it has stopped", lambda: "done" in machine.run("cat /tmp/io.ended", check=False), 60)
-    assert machine.run("cat /tmp/io.failed", check=False) == ""
-
-    shown = operator("show", "volume", TWO)
-    assert shown.status == 0
-    for place in (SERVER, HOST, "attached"):
-        assert place in shown.out
