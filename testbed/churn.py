@@ -174,15 +174,52 @@ def _rebuild(api: Api, server: str, rng: random.Random) -> None:
     _becomes(api, server, "ACTIVE")
 
 
-def _volume(api: Api, server: str, rng: random.Random) -> None:
-    """Attach a volume and detach it: Nova asks the guest again and again until it lets go."""
-    volume = api.volume(f"{PREFIX}{server[:8]}")
+def _volume(meanwhile: Act | None) -> Act:
+    """Attach a volume, do something with the server that has it, and detach it: Nova asks the guest again and again
+    until it lets go."""
+
+    def act(api: Api, server: str, rng: random.Random) -> None:
+        volume = api.volume(f"{PREFIX}{server[:8]}")
+        attachments = f"/servers/{server}/os-volume_attachments"
+        api.call("compute", "POST", attachments, {"volumeAttachment": {"volumeId": volume}})
+        api.volume_becomes(volume, "in-use", seconds=PATIENCE)
+        if meanwhile is None:
+            _linger(rng)
+        else:
+            meanwhile(api, server, rng)
+        api.call("compute", "DELETE", f"{attachments}/{volume}")
+        api.volume_becomes(volume, "available", seconds=PATIENCE)
+        api.call("block_storage", "DELETE", f"/volumes/{volume}")
+        api.volume_becomes(volume, None, seconds=PATIENCE)
+
+    return act
+
+
+def _retype(api: Api, server: str, rng: random.Random) -> None:
+    """Give another type to a volume that the server uses, and then, free, one of another backend: Cinder makes a new
+    volume there, copies, and lets them change places."""
+    volume = api.volume(f"{PREFIX}{server[:8]}", volume_type="rbd")
     attachments = f"/servers/{server}/os-volume_attachments"
+
+    def retype(name: str, policy: str, state: str) -> None:
+        asked = {"new_type": name, "migration_policy": policy}
+        place = f"/volumes/{volume}"
+        api.call("block_storage", "POST", f"{place}/action", {"os-retype": asked})
+        until(
+            f"volume {volume} is of type {name}",
+            lambda: bool(api.call("block_storage", "GET", place)["volume"]["volume_type"] == name),
+            PATIENCE,
+        )
+        api.volume_becomes(volume, state, seconds=PATIENCE)
+
     api.call("compute", "POST", attachments, {"volumeAttachment": {"volumeId": volume}})
     api.volume_becomes(volume, "in-use", seconds=PATIENCE)
+    retype("rbd, too", "never", "in-use")
     _linger(rng)
     api.call("compute", "DELETE", f"{attachments}/{volume}")
     api.volume_becomes(volume, "available", seconds=PATIENCE)
+    retype("rbd2", "on-demand", "available")
+    _linger(rng)
     api.call("block_storage", "DELETE", f"/volumes/{volume}")
     api.volume_becomes(volume, None, seconds=PATIENCE)
 
@@ -254,7 +291,11 @@ OPERATIONS: Mapping[str, Operation] = {
     "live migration": Operation(_migrate_live, fake=False),
     "live migration, aborted": Operation(_abort_live, fake=False),
     "rebuild": Operation(_rebuild),
-    "volume, attach, detach": Operation(_volume, fake=False),
+    "volume, attach, detach": Operation(_volume(None), fake=False),
+    "volume, live migration": Operation(_volume(_migrate_live), fake=False),
+    "volume, shelve": Operation(_volume(_there_and_back("shelve", "SHELVED_OFFLOADED", "unshelve")), fake=False),
+    "volume, resize": Operation(_volume(_moved(True, "confirmResize")), fake=False),
+    "volume, retype": Operation(_retype, fake=False),
     "snapshot": Operation(_snapshot, fake=False),
     "soft delete, restore": Operation(_restore, fake=False),
     "delete": Operation(_delete),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 
 from testbed.api import Api
 from testbed.cloud import Cloud
 from testbed.interrupted import await_row, booted, die, held
-from testbed.leftovers import VIRSH
+from testbed.leftovers import INSTANCES, VIRSH
 
 
 def undefined_by_hand(cloud: Cloud, api: Api, host: str, name: str) -> str:
@@ -55,6 +56,22 @@ def mapped_to_another_cell(cloud: Cloud, api: Api, host: str, name: str) -> str:
     cell = "(SELECT id FROM cell_mappings WHERE name = 'cell2')"
     cloud.sql("nova_api", f"UPDATE instance_mappings SET cell_id = {cell} WHERE instance_uuid = '{server}'")
     return server
+
+
+def carried_by_hand(cloud: Cloud, api: Api, source: str, target: str, server: str) -> None:
+    """Somebody carries a stopped server to another host, and tells only Nova's database of it."""
+    old, new = cloud.computes[source], cloud.computes[target]
+    api.act(server, "os-stop")
+    api.becomes(server, "SHUTOFF", seconds=180)
+    kept = old.run(*VIRSH, "dumpxml", "--inactive", server)
+    old.run(*VIRSH, "undefine", server)
+    shutil.move(old.path(f"{INSTANCES}/{server}"), new.path(f"{INSTANCES}/{server}"))
+    new.run(*VIRSH, "define", "/dev/stdin", input=kept)
+    cloud.sql(
+        "nova_cell1",
+        "UPDATE instances i JOIN compute_nodes n SET i.host = n.host, i.node = n.hypervisor_hostname,"
+        f" i.compute_id = n.id WHERE i.uuid = '{server}' AND n.host = '{target}' AND NOT n.deleted",
+    )
 
 
 def host_forgotten(cloud: Cloud, api: Api, host: str, name: str) -> str:

@@ -88,9 +88,9 @@ def seed(cloud: Any, guest: Path) -> None:
             network_id=outer.id, name="extsub", ip_version=4, cidr="172.24.4.0/24", is_dhcp_enabled=False
         )
     types = {kind.name for kind in cloud.block_storage.types()}
-    for name in ("rbd", "fake"):
+    for name, backend in {"rbd": "rbd", "rbd, too": "rbd", "rbd2": "rbd2", "fake": "fake"}.items():
         if name not in types:
-            cloud.block_storage.create_type(name=name, extra_specs={"volume_backend_name": name})
+            cloud.block_storage.create_type(name=name, extra_specs={"volume_backend_name": backend})
 
 
 def zones(cloud: Any, *members: str) -> None:

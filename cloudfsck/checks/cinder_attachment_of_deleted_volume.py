@@ -8,11 +8,12 @@ How it comes about
     1937084 is such a race): Cinder deletes a volume and its attachments together (cinder/db/api.py: volume_destroy), and
     nothing looks at them later.
 What the repair does
-    There is none: only the database has it.  A person looks whether a guest still has the volume, detaches it there, and
-    then deletes the row in Cinder's database as Cinder would have.
+    There is none: only the database has it.  A person looks whether a guest or the backend still has the volume.  If so,
+    it is the volume's row that is wrong, and is brought back.  If not, the row of the attachment is deleted in Cinder's
+    database as Cinder would have.
 When not to repair
-    While a guest has the volume as a disk: its data may be all that is left of it.  If the volume was deleted by hand in
-    the database and its data is still on the backend, it is the volume's row that is wrong.
+    By deleting the attachment's row, while a guest has the volume as a disk: its data may be all that is left of it.
+    By bringing back the volume's row, if the backend has nothing of it any more.
 """
 
 from collections.abc import Iterable
@@ -43,6 +44,15 @@ def _commands(row: Row) -> Iterable[str]:
         f" AND EXISTS (SELECT 1 FROM volumes WHERE id = '{volume}' AND deleted = 1);"
         " SELECT ROW_COUNT() AS must_be_one;"
     )
+    status = "in-use" if row["attach_status"] == "attached" else row["attach_status"]
+    if not status.startswith("error_"):
+        yield (
+            "in the database of Cinder (MySQL), if the backend still has the volume, and it is to live: START TRANSACTION;"
+            " UPDATE volumes SET deleted = 0, deleted_at = NULL, terminated_at = NULL,"
+            f" status = '{status}', attach_status = '{row['attach_status']}'"
+            f" WHERE id = '{volume}' AND deleted = 1 AND deleted_at = '{row['volume_deleted_at']}';"
+            " SELECT ROW_COUNT() AS must_be_one;"
+        )
     yield "in the same session: COMMIT if must_be_one is 1, and ROLLBACK if it is anything else"
 
 

@@ -12,6 +12,7 @@ from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.leftovers import state
 from testbed.operator import Operator
+from testbed.person import types, types_sql
 from testbed.story import Story
 
 
@@ -27,22 +28,6 @@ def told(operator: Operator, story: Story, check: str, key: str) -> list[str]:
     return commands
 
 
-def typed(cloud: Cloud, commands: list[str], word: str) -> None:
-    """Type the one command that holds this word, as an administrator on the controller."""
-    (command,) = (command for command in commands if word in command)
-    words = command.removeprefix("as an administrator: openstack ")
-    cloud.controller.run("bash", "-ec", f"openstack --os-cloud admin {words}", timeout=300)
-
-
-def typed_sql(cloud: Cloud, commands: list[str]) -> None:
-    """Type the SQL in one session, and commit it: every count that must be one is."""
-    (statements,) = (command.partition(": ")[2] for command in commands if "START TRANSACTION" in command)
-    said = cloud.sql("nova_api", f"{statements} COMMIT;")
-    counts = statements.count("must_be_one")
-    assert counts
-    assert [row for row in said if len(row) == 1] == [["1"]] * counts, said
-
-
 def clean(operator: Operator) -> None:
     ran = operator("check")
     assert (ran.status, ran.data["findings"]) == (0, []), ran.out
@@ -52,7 +37,7 @@ def test_a_domain_undefined_by_hand(cloud: Cloud, api: Api, operator: Operator, 
     server = contradictions.undefined_by_hand(cloud, api, "compute1", "undefined-1")
     story.made()
     commands = told(operator, story, "libvirt-domain-missing", f"compute1/{server}")
-    typed(cloud, commands, "reboot --hard")
+    types(cloud, commands, "reboot --hard")
     until("Nova has made it again", lambda: state(cloud.computes["compute1"], server) == "running", 60)
     api.becomes(server, "ACTIVE")
     story.repaired("by the hard reboot that the finding names")
@@ -82,7 +67,7 @@ def test_a_server_never_reclaimed(cloud: Cloud, api: Api, operator: Operator, st
     server = contradictions.never_reclaimed(cloud, api, "compute1", "soft-1")
     story.made()
     commands = told(operator, story, "nova-soft-deleted-overdue", server)
-    typed(cloud, commands, "restore")
+    types(cloud, commands, "restore")
     api.becomes(server, "ACTIVE")
     story.undone("restored to its owner by the command that the finding names")
     clean(operator)
@@ -104,7 +89,7 @@ def test_a_server_mapped_to_another_cell(cloud: Cloud, api: Api, operator: Opera
     server = contradictions.mapped_to_another_cell(cloud, api, "compute1", "mapped-1")
     story.made()
     assert api.server(server) == {}
-    typed_sql(cloud, told(operator, story, "nova-mapping-to-wrong-cell", server))
+    types_sql(cloud, "nova_api", told(operator, story, "nova-mapping-to-wrong-cell", server))
     cloud.openstack(f"nova-manage --config-file /etc/nova/nova.conf cell_v2 verify_instance --uuid {server}")
     assert api.server(server)["status"] == "ACTIVE"
     story.repaired("by the SQL that the finding names")
@@ -118,7 +103,7 @@ def test_a_mapping_without_a_server(cloud: Cloud, api: Api, operator: Operator, 
     cloud.start("nova-api")
     api.call("compute", "DELETE", f"/servers/{hit.server}")
     story.made()
-    typed_sql(cloud, told(operator, story, "nova-mapping-without-server", hit.server))
+    types_sql(cloud, "nova_api", told(operator, story, "nova-mapping-without-server", hit.server))
     assert cloud.sql("nova_api", f"SELECT 1 FROM instance_mappings WHERE instance_uuid = '{hit.server}'") == []
     story.repaired("by the SQL that the finding names")
     clean(operator)

@@ -13,17 +13,20 @@ from cloudfsck.acts.attachment import Delete
 from cloudfsck.acts.cinder import Cinder
 from cloudfsck.config import CinderApi
 from cloudfsck.model import Refused
-from testbed import interrupted
+from testbed import contradictions, interrupted
 from testbed.api import CLOUDS, Api
 from testbed.cloud import Cloud
 from testbed.leftovers import VIRSH
 from testbed.operator import Operator
+from testbed.person import types, types_sql
 from testbed.story import Story
 
 OF_DELETED = "cinder-attachment-of-deleted-server"
 UNKNOWN_TO_NOVA = "cinder-attachment-unknown-to-nova"
 DANGLING = "cinder-block-device-without-attachment"
 STATUS = "cinder-volume-status-differs"
+WRONG_HOST = "cinder-attachment-on-wrong-host"
+OF_DELETED_VOLUME = "cinder-attachment-of-deleted-volume"
 
 
 @pytest.fixture
@@ -157,6 +160,90 @@ def test_a_block_device_without_an_attachment(cloud: Cloud, api: Api, administra
     serves(cloud, api, "compute1", server, volume)
     api.delete(server)
     story.agreed("the volume serves the server")
+
+
+def test_an_attachment_on_another_host(
+    cloud: Cloud, api: Api, administrator: Operator, story: Story, tmp_path: Path
+) -> None:
+    """Somebody carried the server to another host past Nova, and nobody told Cinder."""
+    server, volume = interrupted.booted(api, "volume-7", "compute1"), api.volume("volume-7")
+    api.ready(server)
+    interrupted.attach(cloud, api, server, volume)
+    (attachment,) = attachments(cloud, volume)
+    contradictions.carried_by_hand(cloud, api, "compute1", "compute2", server)
+    story.made()
+    commands = told(administrator, {WRONG_HOST: attachment})
+    story.fired(WRONG_HOST)
+    for word in ("get_connector", "refresh"):
+        types(cloud, commands[WRONG_HOST], word, tmp_path)
+    ran = administrator("check")
+    assert (ran.status, ran.data["findings"]) == (0, [])
+    story.repaired("by the nova-manage that the finding names")
+    api.act(server, "os-start")
+    api.becomes(server, "ACTIVE")
+    assert interrupted.uses(cloud.computes["compute2"], server, volume)
+    interrupted.detach(cloud, api, server, volume)
+    serves(cloud, api, "compute2", server, volume)
+    api.delete(server)
+    story.agreed("the server starts there with its volume; the volume serves on")
+
+
+def test_a_volume_deleted_by_hand(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+    """Somebody deleted the row of a volume that did not want to go, while a guest had it, and its data is all there."""
+    server, volume = interrupted.booted(api, "volume-8", "compute1"), api.volume("volume-8")
+    api.ready(server)
+    interrupted.attach(cloud, api, server, volume)
+    (attachment,) = attachments(cloud, volume)
+    cloud.sql(
+        "cinder",
+        f"UPDATE volumes SET deleted = 1, deleted_at = UTC_TIMESTAMP(), status = 'deleted' WHERE id = '{volume}'",
+    )
+    story.made()
+    ((device,),) = cloud.sql(
+        "nova_cell1", f"SELECT id FROM block_device_mapping WHERE volume_id = '{volume}' AND NOT deleted"
+    )
+    commands = told(administrator, {OF_DELETED_VOLUME: attachment, DANGLING: f"{server}/{device}"})
+    story.fired(OF_DELETED_VOLUME)
+    types_sql(cloud, "cinder", commands[OF_DELETED_VOLUME], "UPDATE volumes")
+    ran = administrator("check")
+    assert (ran.status, ran.data["findings"]) == (0, [])
+    story.repaired("its row is brought back by the SQL that the finding names")
+    interrupted.detach(cloud, api, server, volume)
+    other = interrupted.booted(api, "volume-9", "compute2")
+    api.ready(other)
+    serves(cloud, api, "compute2", other, volume)
+    api.delete(server)
+    api.delete(other)
+    story.agreed("the volume serves another server")
+
+
+def test_an_attachment_that_outlived_its_volume(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+    """An attachment is written again while its volume is deleted: what bug 1937084 leaves."""
+    server, volume = interrupted.booted(api, "volume-10", "compute1"), api.volume("volume-10")
+    api.ready(server)
+    interrupted.attach(cloud, api, server, volume)
+    (attachment,) = attachments(cloud, volume)
+    interrupted.detach(cloud, api, server, volume)
+    api.call("block_storage", "DELETE", f"/volumes/{volume}")
+    api.volume_becomes(volume, None)
+    cloud.sql("cinder", "UPDATE volume_attachment SET deleted = 0, deleted_at = NULL, attach_status = 'attached'"
+                        f" WHERE id = '{attachment}'")  # fmt: skip
+    story.made()
+    commands = told(administrator, {OF_DELETED_VOLUME: attachment})
+    story.fired(OF_DELETED_VOLUME)
+    types_sql(cloud, "cinder", commands[OF_DELETED_VOLUME], "UPDATE volume_attachment")
+    ran = administrator("check")
+    assert (ran.status, ran.data["findings"]) == (0, [])
+    story.repaired("by the SQL that the finding names")
+    api.delete(server)
+
+
+def told(operator: Operator, expected: dict[str, str]) -> dict[str, list[str]]:
+    """The commands of what is proven, which is this and nothing else: the key by the check that finds it."""
+    findings = operator("check").data["findings"]
+    assert {one["check"]: one["key"] for one in findings if one["state"] == "proven"} == expected, findings
+    assert len(findings) == len(expected), findings
+    return {one["check"]: one["commands"] for one in findings}
 
 
 def attachments(cloud: Cloud, volume: str) -> list[str]:
