@@ -27,7 +27,8 @@ GATE_LASTS = 60.0
 #: How long an object is left alone when what became of an act on it is not known: longer than a program of ours lives.
 FREEZE = dt.timedelta(minutes=15)
 
-Look = Callable[[Scope], Snapshot]
+#: Reads a scope of the hosts, or of the one part that is named, and nothing else.
+Look = Callable[[Scope, str], Snapshot]
 Send = Callable[[Act, Lease], Mapping[str, Any]]
 
 
@@ -130,7 +131,7 @@ def _why_not_back(back: Act, state: State, means: Means, named: bool) -> str:
         return whys[0]
     if back.kind not in ("domain.resume", "domain.start") or named:
         return ""
-    everywhere = means.look(Scope(frozenset({back.server}), None))
+    everywhere = means.look(Scope(frozenset({back.server}), None), "")
     try:
         others = everywhere.rows(
             "SELECT host FROM libvirt_domains WHERE uuid = $server AND host <> $host AND state = 'running'"
@@ -158,24 +159,19 @@ def freeze_broken_off(state: State) -> None:
 
 
 def _objects(act: Act) -> list[tuple[str, str]]:
-    """What an act is about, as the store freezes it: (where it is, its UUID).  An act on no host is Cinder's."""
-    return [(act.host or "Cinder", one) for one in sorted({act.server, *_also(act)} - {""})]
-
-
-def _also(act: Act) -> frozenset[str]:
-    """The UUIDs beside its server's that an act touches."""
-    also: frozenset[str] = getattr(act, "also", frozenset())
-    return also
+    """What an act is about, as the store freezes it: (where it is, its UUID)."""
+    return [(act.host or act.part, one) for one in sorted({act.server, *act.also} - {""})]
 
 
 def _hosts(act: Act) -> tuple[str, ...]:
     return (act.host,) if act.host else ()
 
 
-def _places(act: Act) -> Scope:
-    """What an act changes, and no more: of the server of an attachment nothing, for it may live, and be changed."""
-    servers = frozenset({act.server} - {""}) if act.host else frozenset()
-    return Scope(servers, frozenset(_hosts(act)), _also(act))
+def _seen(act: Act, means: Means) -> Snapshot:
+    """What an act changes, as it is now, and no more: where it changes nothing on a host, its server may live on."""
+    if act.host:
+        return means.look(Scope(frozenset({act.server} - {""}), frozenset({act.host})), "")
+    return means.look(Scope(frozenset(), frozenset(), act.also), act.part)
 
 
 def _freeze(act: Act, state: State, why: str) -> None:
@@ -249,12 +245,11 @@ def _act(
     """Do one act and verify it.  Raises Trouble when it failed, or did something else than it declares: then the whole
     run stops."""
     act = entry.act
-    scope = _places(act)
-    expected = means.look(scope)
+    expected = _seen(act, means)
     try:
         gaps = expected.heard().gaps
         if gaps:
-            yield Done(entry, "moved", f"{act.host or 'Cinder'} does not answer any more: {next(iter(gaps.values()))}")
+            yield Done(entry, "moved", f"{act.host or act.part} does not answer any more: {next(iter(gaps.values()))}")
             return
         try:
             act.effect(expected.db)
@@ -286,7 +281,7 @@ def _act(
         _move(entry, state, book.run)
         book.end(entry.number, "done", "", saw)
         try:
-            difference = _difference(act, expected, means.look(scope))
+            difference = _difference(act, expected, _seen(act, means))
         except Exception:
             yield Done(entry, "done", "")
             raise
@@ -321,8 +316,8 @@ _DECLARED = {
     "iscsi_sessions": "host, session, target",
     "cinder_volumes": "id, status, attach_status",
     "cinder_volume_attachment": "id, volume_id, instance_uuid, attach_status",
+    "server_volumes": "cell, id, server, volume, attachment",
 }
-
 
 #: Of what is read whole for its host, only what the act takes away: all else comes and goes with other volumes.
 _TAKEN = {"block_devices": "name || ' ' || coalesce(wwid, '')", "iscsi_sessions": "session || ' ' || target"}
@@ -338,8 +333,6 @@ def _difference(act: Act, expected: Snapshot, found: Snapshot) -> str:
             query = f"SELECT DISTINCT {columns} FROM {table}"
             if table in _TAKEN:
                 query += f" WHERE list_contains($things, {_TAKEN[table]})"
-            elif table.startswith("cinder_") and act.host:
-                continue  # it changes nothing there
             given = {"things": sorted(getattr(act, "things", ()))} if table in _TAKEN else None
             should, does = (taken.rows(f"{query} ORDER BY ALL", given) for taken in (expected, found))
             if should != does:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cloudfsck import tables
-from cloudfsck.model import ALSO, GIVEN, Answer, Check, Finding, Gap, Row, State, Trouble, Unknown
+from cloudfsck.model import ALSO, BACKENDS, GIVEN, Answer, Check, Finding, Gap, Row, State, Trouble, Unknown
 from cloudfsck.snapshot import Heard, Snapshot
 
-Known = Mapping[tables.Per, set[str]]
+Known = Mapping[tables.Per, list[str]]
 
 
 def run(name: str, check: Check, snapshot: Snapshot) -> Answer:
@@ -24,7 +24,7 @@ def run(name: str, check: Check, snapshot: Snapshot) -> Answer:
     looked_at = sum(int(snapshot.rows(f"SELECT count(*) AS rows FROM {table}")[0]["rows"]) for table in check.accused)
     findings: list[Finding] = []
     if not read - heard.tables:
-        known = _known(snapshot)
+        known = _known(snapshot, heard)
         for row in snapshot.rows(check.query):
             missing = [column for column in GIVEN if column not in row]
             if missing:
@@ -40,12 +40,16 @@ def _gaps(read: frozenset[str], heard: Heard) -> list[Gap]:
     return never + [gap for (table, _), gap in sorted(heard.gaps.items()) if table in read]
 
 
-def _known(snapshot: Snapshot) -> Known:
+def _known(snapshot: Snapshot, heard: Heard) -> Known:
     """The hosts and cells that there are, whether or not anybody asked them."""
-    return {
+    known: dict[tables.Per, set[str]] = {
         "host": {row["host"] for row in snapshot.rows("SELECT host FROM roster WHERE libvirt")},
         "cell": {row["cell"] for row in snapshot.rows("SELECT cell FROM nova_cell_mappings")},
     }
+    for table in tables.TABLES:
+        if table.per in known:
+            known[table.per] |= heard.parts(table.name)
+    return {per: sorted(parts) for per, parts in known.items()}
 
 
 def _finding(name: str, check: Check, row: Row, read: frozenset[str], heard: Heard, known: Known) -> Finding:
@@ -83,11 +87,12 @@ def _parts(per: tables.Per, row: Row, heard: Heard, known: Known) -> list[str] |
         return [tables.CINDER]
     if per == "cloud":
         return [""]
+    if per == "backend":
+        return sorted(row[BACKENDS])
     named = row["hosts"] if per == "host" else row["cells"]
     if named is not None and None not in named:
         return sorted(named)
-    kin = [table.name for table in tables.TABLES if table.per == per]
-    everybody = sorted({part for table in kin for part in heard.parts(table)} | known.get(per, set()))
+    everybody = known[per]
     listed = heard.lacks("roster", "", ()) if per == "host" else heard.lacks("nova_cell_mappings", tables.API, ())
     return everybody if everybody and listed is None else None
 

@@ -45,6 +45,7 @@ from cloudfsck import (
     screen,
 )
 from cloudfsck.acts import cinder, hypervisor
+from cloudfsck.acts import database as in_database
 from cloudfsck.config import NO_CINDER, Config
 from cloudfsck.model import Act, Refused, Trouble
 from cloudfsck.proof import Verdict
@@ -203,15 +204,21 @@ class Session:
         return self.config.cloud.state / "snapshots"
 
     def means(self) -> apply.Means:
-        """What apply is handed; the writing key, and Cinder's API, are opened here and nowhere else."""
+        """What apply is handed; the writing key and account, and Cinder's API, are opened here and nowhere else."""
         write = self.config.write
         by_ssh = self.config.hosts.transport == "ssh"
-        if by_ssh and write.ssh is None and write.cinder is None:
+        if by_ssh and write.ssh is None and write.cinder is None and write.database is None:
             raise Trouble(f"{self.path} has no [write.ssh]: without the second key nothing can be repaired")
         roster = self.sources.roster()
         api = None if write.cinder is None else cinder.Cinder(write.cinder)
 
         def send(act: Act, lease: Lease) -> Any:
+            if isinstance(act, in_database.Guarded):
+                if write.database is None:
+                    raise Refused(f"{self.path} has no [write.database]: without an account that may write nothing is"
+                                  " done in a database")  # fmt: skip
+                self.stop.under_way = True
+                return in_database.send(act, self.sources.database(act.part), _login(write.database))
             if not act.host:
                 if api is None:
                     raise Refused(f"{self.path} has no [write.cinder]: its cloud is to be the name of an"
@@ -227,6 +234,10 @@ class Session:
             return hypervisor.send(act, target, place, write.ssh, self.config.cloud.name, lease.fence)
 
         return apply.Means(self.sources.prove, self.sources.look, send)
+
+
+def _login(account: config.Account) -> Login:
+    return Login(account.user, account.password(), str(account.ca) if account.ca else None, account.tls)
 
 
 @contextmanager
@@ -670,6 +681,8 @@ def doctor(context: typer.Context, format: FormatOption = Format.text) -> int:
             note("part", gap.part or gap.table, gap.why)
     for row in taken.rows("SELECT host, seconds FROM hypervisors ORDER BY host"):
         note("host", row["host"], None, f"answers; our questions cost it {row['seconds']:.2f} s")
+    for row in taken.rows("SELECT backend, listed FROM backends ORDER BY backend"):
+        note("backend", row["backend"], None, f"answers; it has {row['listed']} images")
     for name, one in session.active.items():
         lost = sorted({gap.part or gap.table for gap in gaps.values() if gap.table in taken.tables_read(one.query)})
         note("check", name, f"cannot judge {', '.join(lost)}" if lost else None, "can judge everything")
@@ -799,7 +812,7 @@ def demo_(
     directory: Annotated[Path | None, typer.Argument(help="Where to make it; else in ./demo.")] = None,
     make_only: Annotated[bool, typer.Option("--make-only", help="Only make it, and run nothing on it.")] = False,
     with_by_hand: Annotated[
-        bool, typer.Option("--with-by-hand", help="Also make damage that only a person may repair.")
+        bool, typer.Option("--with-by-hand", help="Also make damage that only a person, or Cinder's API, may repair.")
     ] = False,
 ) -> int:
     """Make a small damaged cloud and go through it all.

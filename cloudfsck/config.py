@@ -25,6 +25,10 @@ PLACES = (Path("cloudfsck.toml"), Path("/etc/cloudfsck/cloudfsck.toml"))
 #: Why a check whose name begins with cinder- is not made.
 NO_CINDER = "the configuration names no database of Cinder's ([cinder] database)"
 
+#: Why a check of images on a storage backend is not made, and how such a check is named.
+NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"
+_OF_IMAGES = re.compile(r"-image-of-|-without-image$")
+
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -106,8 +110,11 @@ class CinderApi(_Section):
 
 
 class Write(_Section):
+    """`database` is the account for what has no API; it is one for all databases, as that of [read.database] is."""
+
     ssh: Ssh | None = None
     cinder: CinderApi | None = None
+    database: Account | None = None
 
 
 class Nova(_Section):
@@ -130,6 +137,40 @@ class Service(_Section):
     """A service beside Nova; `database` is where its database is, never an account."""
 
     database: str
+
+
+#: A name that no program takes for an option.
+_Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_.+/-]*$")]
+
+
+class Backend(_Section):
+    """A storage backend that is listed: pools of Ceph's RBD, or a volume group of LVM's.
+
+    `host` is where that is asked: a machine that is reached as the hypervisors are, with a section [host.<name>] of its
+    own where it needs one; or "here".  `user` is Ceph's, `conf` the file of the cluster where it is not Ceph's default.
+    `cinder_backend` says whose volumes of Cinder's are kept there, by the name of the backend in cinder.conf; of LVM's
+    with the host before it (host@backend), for each host has its own.  Without it no volume is called missing.
+    """
+
+    kind: Literal["rbd", "lvm"]
+    host: str = Field(min_length=1)
+    pools: list[_Word] = []
+    group: _Word | None = None
+    user: _Word = "cloudfsck"
+    conf: str | None = Field(default=None, pattern=r"^/[A-Za-z0-9_.+/-]+$")
+    cinder_backend: str | None = Field(default=None, pattern=r"^[^@#]+(@[^@#]+)?$")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Backend:
+        if self.kind == "rbd" and not self.pools:
+            raise ValueError("pools is missing: the pools that are listed")
+        if self.kind == "lvm" and self.group is None:
+            raise ValueError("group is missing: the volume group that is listed")
+        if other := {"rbd": {"group"}, "lvm": {"pools", "user", "conf"}}[self.kind] & self.model_fields_set:
+            raise ValueError(f"{sorted(other)[0]} is not for {self.kind}")
+        if self.kind == "lvm" and self.cinder_backend is not None and "@" not in self.cinder_backend:
+            raise ValueError(f"cinder_backend is written host@{self.cinder_backend}: each host has a group of its own")
+        return self
 
 
 class Place(_Section):
@@ -208,6 +249,7 @@ class Config(_Section):
     neutron: Service | None = None
     placement: Service | None = None
     designate: Service | None = None
+    backend: dict[str, Backend] = {}
     read: Read = Read()
     write: Write = Write()
     hosts: Hosts = Hosts()
@@ -221,12 +263,17 @@ class Config(_Section):
     def _reachable(self) -> Config:
         if self.hosts.transport == "ssh" and self.read.ssh is None:
             raise ValueError("hosts are reached by SSH, and there is no [read.ssh] with a key")
+        for name, backend in self.backend.items():
+            if backend.host != "here" and self.place(backend.host).transport == "ssh" and self.read.ssh is None:
+                raise ValueError(f"backend.{name} is reached by SSH, and there is no [read.ssh] with a key")
         return self
 
     def left_out(self, checks: Iterable[str]) -> dict[str, str]:
-        """Which of these checks are not made, and why: those of [skip], and those of a service that is not named."""
+        """Which of these checks are not made, and why: those of [skip], and those of a service or of backends
+        that are not named."""
         unnamed = {name: NO_CINDER for name in checks if self.cinder is None and name.startswith("cinder-")}
-        return {**unnamed, **self.skip}
+        unlisted = {name: NO_BACKEND for name in checks if not self.backend and _OF_IMAGES.search(name)}
+        return {**unnamed, **unlisted, **self.skip}
 
     def place(self, host: str) -> Place:
         """How `host` is reached, with the defaults of [hosts] filled in; `address` is still a template."""

@@ -46,11 +46,12 @@ class Gap:
 @dataclass(frozen=True)
 class Scope:
     """What a reading is asked for.  None stands for everything.  `also` are the UUIDs of volumes and attachments, and
-    of other servers, that are asked for beside the servers."""
+    of other servers, that are asked for beside the servers.  `backends` are the storage backends that are asked."""
 
     servers: frozenset[str] | None = None
     hosts: frozenset[str] | None = None
     also: frozenset[str] = frozenset()
+    backends: frozenset[str] | None = None
 
     @property
     def whole(self) -> bool:
@@ -86,9 +87,19 @@ class Act(Protocol):
     kind: ClassVar[str]
 
     @property
-    def host(self) -> str: ...
+    def host(self) -> str:
+        """The host on which it changes something; empty for an act on no host, which has a part instead."""
+
+    @property
+    def part(self) -> str:
+        """What it changes, if it is no host, as the ledger calls it: cinder, or a cell."""
+
     @property
     def server(self) -> str: ...
+    @property
+    def also(self) -> frozenset[str]:
+        """The UUIDs beside its server's that it touches."""
+
     @property
     def order(self) -> Mapping[str, Any]:
         """The order as it goes to the host: `do`, `server`, `was` and the rest."""
@@ -141,6 +152,9 @@ GIVEN = ("server", "hosts", "cells", "since", "clock", "by_hand", "rung", "rung_
 #: A column of the same kind that a query may do without.
 ALSO = "also"
 
+#: Another, which a query that reads a storage backend's tables must have.
+BACKENDS = "backends"
+
 
 @dataclass(frozen=True)
 class Check:
@@ -150,6 +164,7 @@ class Check:
     also        the UUIDs of volumes, attachments and other servers that must be read with it; it may be left out
     hosts       the hosts that could acquit the row; NULL: every host of the roster
     cells       the cells that could acquit it; NULL: every cell
+    backends    the storage backends that it rests on, where the query reads such
     since       when the fault began, by the date of the object itself; NULL: since we first saw it
     clock       whose clock wrote that date: 'cell:<name>' or 'host:<name>'
     by_hand     why no program may repair this row; NULL: one may
@@ -200,8 +215,13 @@ class Finding:
         return frozenset(one for one in self.row.get(ALSO) or () if one is not None)
 
     @property
+    def backends(self) -> frozenset[str]:
+        """The storage backends that it rests on."""
+        return frozenset(self.row.get(BACKENDS) or ())
+
+    @property
     def evidence(self) -> dict[str, Any]:
-        return {name: value for name, value in self.row.items() if name not in (*GIVEN, ALSO)}
+        return {name: value for name, value in self.row.items() if name not in (*GIVEN, ALSO, BACKENDS)}
 
 
 @dataclass(frozen=True)

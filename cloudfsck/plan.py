@@ -20,7 +20,7 @@ from cloudfsck.state import Keep, utcnow
 VERSION = 1
 
 #: Domains go first: nothing is taken from under a guest.
-_ORDER = ("domain", "device", "session", "attachment", "volume", "directory")
+_ORDER = ("domain", "device", "session", "attachment", "volume", "block_device", "directory")
 
 #: Values of an act that are lists; the act itself looks at what is in them.
 LISTS = frozenset({"places", "paths", "sessions"})

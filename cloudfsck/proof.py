@@ -180,7 +180,8 @@ def scope(findings: Iterable[Finding]) -> Scope:
         named = finding.row["hosts"]
         hosts = None if named is None or hosts is None else hosts | frozenset(named)
     also = frozenset(one for finding in findings for one in finding.also)
-    return Scope(frozenset(finding.server for finding in findings), hosts, also)
+    backends = frozenset(one for finding in findings for one in finding.backends)
+    return Scope(frozenset(finding.server for finding in findings), hosts, also, backends)
 
 
 def unsettled(finding: Finding, check: Check, config: Config, clocks: Mapping[str, dt.datetime]) -> str:

@@ -54,6 +54,7 @@ class World:
             "cinder": frozenset({tables.CINDER}),
             "cell": frozenset(cells),
             "host": frozenset(hosts),
+            "backend": frozenset(_parts(self.rows, "backend")),
         }
 
 

@@ -160,6 +160,9 @@ LINES: tuple[Line, ...] = (
     Line("quarantine", "quarantine", "{bytes}", "at", "broken was_path path",
          plus={"broken": "CASE WHEN NOT t.manifest_ok THEN 'its manifest cannot be read' END"}),
     Line("TPM state", "swtpm_states", "{bytes}", "changed", "path"),
+    Line("image", "backend_images", "{pool}", "", "trash? name", of=_BOTH),
+    Line("image", "backend_image_uses", "{bytes}", "created_at", "watchers children? snapshots? parent? name",
+         of=_BOTH),
     Line("hold", "holds", "{kind} {rung}", "since", "host run"),
 )  # fmt: skip
 
@@ -169,6 +172,7 @@ _PLACES = {
     "cell": "cell {part}",
     "cinder": "Cinder's database",
     "host": "host {part}",
+    "backend": "storage backend {part}",
     "cloud": "cloudfsck itself",
 }
 

@@ -5,7 +5,7 @@ it says of ports; and what has been dead since Pike (quota_usages and reservatio
 
 A line of `columns` is `name TYPE sentence`.  A name that ends in `?` came with a later release of OpenStack and is NULL
 where it is missing; any other column that a service's database lacks is a gap with that column's name.  Tables that are
-read in parts start with the part's own column: `cell` or `host`.
+read in parts start with the part's own column: `cell`, `host` or `backend`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Per = Literal["cloud", "api", "cell", "cinder", "host"]
+Per = Literal["cloud", "api", "cell", "cinder", "host", "backend"]
 
 #: The single part of each table that is read from Nova's API database, and of each from Cinder's.
 API = "nova_api"
@@ -65,7 +65,7 @@ class Table:
 
     @property
     def part(self) -> str | None:
-        return {"cell": "cell", "host": "host"}.get(self.per)
+        return self.per if self.per in ("cell", "host", "backend") else None
 
 
 def _columns(text: str) -> list[Column]:
@@ -90,6 +90,8 @@ def _table(
         fields.append(Column("cell", "VARCHAR", "The cell that the row was read from.", False))
     if per == "host":
         fields.append(Column("host", "VARCHAR", "The host as Nova names it ([DEFAULT] host of its nova.conf).", False))
+    if per == "backend":
+        fields.append(Column("backend", "VARCHAR", "The backend as our configuration names it.", False))
     fields += _columns(columns)
     for column in apart.split():
         fields += taken(column)
@@ -641,7 +643,7 @@ TABLES: tuple[Table, ...] = (
         deleted_at        TIMESTAMP  When it was deleted.
         deleted           BOOLEAN    Whether it is deleted.
         """,
-        key="id",
+        key="id _name_id",
         origin="volumes",
     ),
     _table(
@@ -934,6 +936,51 @@ TABLES: tuple[Table, ...] = (
         held_by   VARCHAR[]  Processes that have it open, pid and command; 0: the kernel.  Not multipathd, on a path.
         guests    VARCHAR[]  Domains that have it as a disk, be they only defined, of all there; NULL: not known.
         """,
+    ),
+    _table(
+        "backends",
+        "backend",
+        "The storage backends that are listed, as [backend] of our configuration names them.",
+        """
+        kind    VARCHAR    rbd or lvm.
+        pools   VARCHAR[]  The pools, or the volume group, that are listed.
+        cinder  VARCHAR    The backend of Cinder's that keeps its volumes there: backend, or host@backend; NULL: none.
+        listed  BIGINT     How many images are in its pools, whatever they are named.
+        volumes BIGINT     How many of them are named as Cinder names its volumes.
+        """,
+    ),
+    _table(
+        "backend_images",
+        "backend",
+        """The images on a storage backend that are named as Cinder names its volumes and Nova its servers' disks, by
+        their names alone.  Others are not listed: snapshots, the bases of backups, Glance's images.""",
+        """
+        pool    VARCHAR  The pool, or the volume group.
+        name    VARCHAR  The image.
+        volume  VARCHAR  The volume in its name; a _name_id, where the volume has one.
+        server  VARCHAR  The server that its name begins with.
+        trash   VARCHAR  Its id in the pool's trash, where it is there.
+        """,
+        key="volume server",
+    ),
+    _table(
+        "backend_image_uses",
+        "backend",
+        """What there is to know of those images beside their names.  Ceph is asked image by image, so only those are
+        read that a reading asks for: a whole one those whose server or volume is deleted.  None in the trash.""",
+        """
+        pool        VARCHAR    The pool, or the volume group.
+        name        VARCHAR    The image.
+        volume      VARCHAR    The volume in its name; a _name_id, where the volume has one.
+        server      VARCHAR    The server that its name begins with.
+        bytes       BIGINT     Its size, as its user sees it.
+        created_at  TIMESTAMP  When it was made, by the backend's clock.
+        parent      VARCHAR    What it stands on: pool/image@snapshot.
+        snapshots   VARCHAR[]  Its snapshots.
+        children    VARCHAR[]  The images that stand on it: pool/image.
+        watchers    VARCHAR[]  Who has it open: addresses of Ceph's clients; of a group of LVM's the machine itself.
+        """,
+        key="volume server",
     ),
 )
 

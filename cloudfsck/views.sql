@@ -158,7 +158,7 @@ SELECT p.host, p.local AND s.host IS NULL AS alone, CASE WHEN alone THEN 'of ' |
   FROM instances_paths p
   LEFT JOIN (SELECT DISTINCT host FROM instances_path_sharing WHERE other <> host) s ON s.host = p.host;
 
--- Deleted servers whose files nova-compute itself will still try to remove (nova/compute/manager.py:
+-- Servers, deleted for good or softly, whose files nova-compute itself will still try to remove (nova/compute/manager.py:
 -- _run_pending_deletes: every 300 s, while it has failed fewer than maximum_instance_delete_attempts times).  One that
 -- was not removed in a day never will be.
 CREATE VIEW unfinished_deletions AS
@@ -380,6 +380,16 @@ SELECT m.volume, 'its server: ' || b.why
   FROM server_volumes m
   JOIN busy_servers b ON b.server = m.server;
 
+-- Every name under which a backend has a volume, be it deleted: by its id, and by its _name_id since it was migrated
+-- (cinder/db/models.py: Volume.name).
+CREATE VIEW stored_volumes AS
+SELECT v.id AS stored, v.id AS volume, v.status, v.display_name AS name, v.project_id AS project, v.host, v.deleted,
+       v.deleted_at
+  FROM cinder_volumes v
+UNION ALL
+SELECT v._name_id, v.id, v.status, v.display_name, v.project_id, v.host, v.deleted, v.deleted_at
+  FROM cinder_volumes v;
+
 -- The devices of volumes on each host, a multipath map as one with its paths, and whether anything uses them: what stands
 -- upon them, a mount, a process, a guest, be it only defined.  What is not known to be unused is used.  `works`: some
 -- path is there; one that was just lost counts, for the kernel waits for it (iscsid.conf: replacement_timeout).
@@ -404,3 +414,24 @@ SELECT e.host, e.device AS name, bool_or(e.used) AS used, max(e.volume) AS volum
        bool_or(coalesce(e.state, 'running') = 'running') AS works
   FROM parts e
  GROUP BY e.host, e.device;
+
+-- Images on the storage backends that are named after servers that Nova deleted.
+CREATE VIEW images_of_gone_servers AS
+SELECT i.backend, i.pool, i.name AS image, g.server, g.name, g.project, g.cell, g.host, g.deleted_at, g.nova_will
+  FROM backend_images i
+  JOIN gone_servers g ON g.server = i.server
+ WHERE i.trash IS NULL;
+
+-- Those that are named after deleted volumes: every volume of that name is deleted.  A volume that Cinder knows no row of
+-- is another cloud's, for all we know.
+CREATE VIEW images_of_deleted_volumes AS
+SELECT i.backend, i.pool, i.name AS image, i.volume, max(n.deleted_at) AS deleted_at,
+       list(n.volume ORDER BY n.volume) AS volumes,
+       list_sort(list_distinct(list_append(list(n.volume), i.volume))) AS also,
+       arg_max(n.name, n.deleted_at) AS name, arg_max(n.project, n.deleted_at) AS project,
+       arg_max(n.host, n.deleted_at) AS host
+  FROM backend_images i
+  JOIN stored_volumes n ON n.stored = i.volume
+ WHERE i.trash IS NULL
+ GROUP BY i.backend, i.pool, i.name, i.volume
+HAVING bool_and(coalesce(n.deleted, FALSE));

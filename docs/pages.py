@@ -186,6 +186,7 @@ def tables_page() -> str:
     for name, text in _OWN_TABLES.items():
         lines += [f"### {name}", "", prose(text), ""]
         columns = _engine().rows("SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = $name"
+                                 " AND database_name = current_database()"
                                  " ORDER BY column_index", {"name": name})  # fmt: skip
         lines += table(("column", "type", "meaning"), (
             (code(row["column_name"]), row["data_type"], prose(_OWN_COLUMNS[name, row["column_name"]]))

@@ -63,6 +63,10 @@ class Api:
         if method == "DELETE":
             del self.attachments[rest[0]]
             return 200, {"attachments": []}
+        if body == {"os-complete": {}}:
+            one["status"] = "attached"
+            self.volumes[one["volume_id"]]["status"] = "in-use"
+            return 204, {}
         one["status"] = body["os-reset_status"]["status"]
         one["updated_at"] = "2026-11-22T00:00:00.000000"
         return 202, {}

@@ -24,6 +24,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[LEFT_OUT] = set()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of one scenario follow one another, whatever they ask of it: its world is built once."""
+    first: dict[str, int] = {}
+    places = [place for place, item in enumerate(items) if _world(item) is not None]
+    for place in places:
+        first.setdefault(str(_world(items[place])), place)
+    ordered = sorted((items[place] for place in places), key=lambda item: first[str(_world(item))])
+    for place, item in zip(places, ordered, strict=True):
+        items[place] = item
+
+
+def _world(item: pytest.Item) -> str | None:
+    callspec = getattr(item, "callspec", None)
+    case = None if callspec is None else callspec.params.get("case")
+    return None if case is None else getattr(case, "world", None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_fixture_setup(request: pytest.FixtureRequest) -> Generator[None, Any, Any]:
     """A fixture that raises Missing leaves out the tests that need it."""

@@ -448,11 +448,11 @@ def test_only_the_places_of_the_act_are_looked_at_and_asked_for(
     orphans: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The attachment's server may live, and be given other volumes meanwhile."""
-    looked: list[Scope] = []
+    looked: list[tuple[Scope, str]] = []
     proved: list[Scope] = []
 
-    def look(scope: Scope) -> Snapshot:
-        looked.append(scope)
+    def look(scope: Scope, part: str) -> Snapshot:
+        looked.append((scope, part))
         return orphans.copy()
 
     def prove(scope: Scope) -> tuple[Snapshot, Snapshot]:
@@ -466,8 +466,8 @@ def test_only_the_places_of_the_act_are_looked_at_and_asked_for(
     orphans.apply(made)
     nobody: frozenset[str] = frozenset()
     first, second = (Scope(nobody, nobody, frozenset(also)) for also in ({"v-1", "a-1"}, {"v-2"}))
-    assert looked == [first] * 2 + [second] * 2
-    assert proved[-1] == Scope(frozenset({""}), None, frozenset({"v-2"}))
+    assert looked == [(first, "cinder")] * 2 + [(second, "cinder")] * 2
+    assert proved[-1] == Scope(frozenset({""}), None, frozenset({"v-2"}), backends=frozenset())
     assert proved[-2].ids == frozenset({"s-1", "v-1", "a-1"})
 
 
@@ -500,7 +500,7 @@ def test_a_lost_answer_freezes_the_volume_and_its_server(orphans: Cloud, monkeyp
     made = orphans.plan()
     assert made.entries == ()
     assert all(
-        "what became of an act on Cinder is not known (Cinder did not answer)" in one.why for one in made.left_out
+        "what became of an act on cinder is not known (Cinder did not answer)" in one.why for one in made.left_out
     )
     _pass(monkeypatch, apply.FREEZE)
     assert [outcome for outcome, _ in orphans.apply(orphans.plan())] == ["done", "done"]
@@ -545,7 +545,7 @@ def test_a_deleted_attachment_does_not_come_back_and_a_status_does(orphans: Clou
     done = list(apply.undo(entries, orphans.state, orphans.means))
     assert [(one.outcome, one.why) for one in done] == [("done", ""), ("refused", "it cannot be undone")]
     assert orphans.faults() == {"v-2": "proven"}
-    orphans.state.freeze("Cinder", "v-2", "nobody knows", dt.datetime(2999, 1, 1))
+    orphans.state.freeze("cinder", "v-2", "nobody knows", dt.datetime(2999, 1, 1))
     assert apply._why_not_back(entries[1].act, orphans.state, orphans.means, False).endswith("2999-01-01 00:00:00 UTC")
 
 

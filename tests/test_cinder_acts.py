@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudfsck.acts.attachment import Delete, ResetStatus
+from cloudfsck.acts.attachment import Complete, Delete, ResetStatus
 from cloudfsck.acts.cinder import Cinder
 from cloudfsck.acts.domain import Pause
 from cloudfsck.config import CinderApi
@@ -23,6 +23,7 @@ A = "22222222-0000-4000-8000-000000000002"
 S = "33333333-0000-4000-8000-000000000003"
 
 DELETE = Delete(S, V, A, "attached", "2026-11-12 10:00:00", "2026-11-12 10:00:00", "2026-11-13 12:00:00")
+COMPLETE = Complete(S, V, A, "attaching", "", "2026-11-12 10:00:00", "2026-11-13 12:00:00")
 RESET = ResetStatus(V, "detaching", "detached", "available", "detached", "2026-11-13 12:00:00")
 WAY = f"/volume/v3/{cinder_api.PROJECT}"
 
@@ -60,11 +61,13 @@ def _cinder(clouds: Path, cloud: str = "here") -> Cinder:
 def _with(api: Api, act: Act) -> None:
     if act == DELETE:
         api.add(V, A, S, attached_at="2026-11-12T10:00:00.000000")
+    elif act == COMPLETE:
+        api.add(V, A, S, attach_status="attaching", status="attaching")
     else:
         api.add(V, None, None, status="detaching")
 
 
-EACH = pytest.mark.parametrize(("act", "method"), [(DELETE, "DELETE"), (RESET, "POST")])
+EACH = pytest.mark.parametrize(("act", "method"), [(DELETE, "DELETE"), (COMPLETE, "POST"), (RESET, "POST")])
 
 
 # ------------------------------------------------------------------------------------------ well
@@ -82,6 +85,35 @@ def test_an_attachment_is_deleted_once_and_without_a_service_token(api: Api, cin
         assert headers["OpenStack-API-Version"] == "volume 3.27"
         assert headers["X-Auth-Token"] == cinder_api.TOKEN
         assert not any("service" in name.lower() for name in headers)
+
+
+def test_an_attachment_is_completed_once_by_the_version_that_can(api: Api, cinder: Cinder) -> None:
+    _with(api, COMPLETE)
+    assert cinder.send(COMPLETE) == {"status": "in-use", "updated_at": "2026-11-13 12:00:00"}
+    assert api.attachments[A]["status"] == "attached"
+    assert api.writes == [("POST", f"{WAY}/attachments/{A}/action")]
+    versions = {headers["OpenStack-API-Version"] for (method, _), headers in zip(api.asked, api.headers, strict=True)
+                if method == "POST"}  # fmt: skip
+    assert versions == {"volume 3.44"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "value", "said"),
+    [
+        ("attachments", "status", "attached", "has status 'attached'"),
+        ("attachments", "instance", V, "has instance"),
+        ("attachments", "attached_at", "2026-11-22T10:00:00.000000", "has attached_at '2026-11-22 10:00:00'"),
+        ("volumes", "updated_at", "2026-11-13T12:00:01.5", "has updated_at '2026-11-13 12:00:01'"),
+    ],
+)
+def test_one_that_is_not_as_it_was_is_not_completed(
+    api: Api, cinder: Cinder, kind: str, name: str, value: object, said: str
+) -> None:
+    _with(api, COMPLETE)
+    getattr(api, kind)[A if kind == "attachments" else V][name] = value
+    with pytest.raises(Moved, match=re.escape(said)):
+        cinder.send(COMPLETE)
+    assert api.writes == []
 
 
 def test_a_status_is_set_and_can_be_set_back(api: Api, cinder: Cinder) -> None:

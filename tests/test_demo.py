@@ -1,4 +1,4 @@
-"""The demo cloud is made whole, touches nothing else, and its stand-in for virsh answers as the real one does."""
+"""The demo cloud is made whole, touches nothing else, and its stand-ins answer as the real programs do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cloudfsck import config, demo
-from cloudfsck.demo import cloud, databases, hosts, virsh
+from cloudfsck.demo import cloud, databases, hosts, kernel, virsh
 from cloudfsck.model import Trouble
 from cloudfsck.sources import nova, probe
 from cloudfsck.sources.database import Database, Login
@@ -33,10 +33,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return demo.make(tmp_path_factory.mktemp("demo") / "cloud", by_hand=True).parent
 
 
-def send(program: str, request: dict[str, Any]) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another one, of which each test may change what no other looks at."""
+    return demo.make(tmp_path_factory.mktemp("demo") / "changed").parent
+
+
+def send(python: str | None, program: str, request: dict[str, Any]) -> dict[str, Any]:
     """Run one of the programs for hypervisors as it is run there: piped into python, its request before it."""
+    assert python is not None
     text = f"REQUEST = {json.dumps({'version': 1, 'nonce': 'n1', **request})!r}\n" + (ROOT / program).read_text()
-    done = subprocess.run([sys.executable, "-"], input=text, capture_output=True, text=True, check=True)
+    done = subprocess.run([python, "-"], input=text, capture_output=True, text=True, check=True)
     found = re.search(r"^@@cloudfsck n1 begin@@\n(.*)\n@@cloudfsck n1 end@@$", done.stdout, re.MULTILINE)
     assert found, done.stderr
     answer: dict[str, Any] = json.loads(found[1])
@@ -46,13 +53,15 @@ def send(program: str, request: dict[str, Any]) -> dict[str, Any]:
 def reading(place: Path, **more: Any) -> dict[str, Any]:
     settings = config.load(place.parents[1] / "cloudfsck.toml").place(place.name)
     given = {"virsh": settings.virsh, "nova_conf": settings.nova_conf, "instances_path": settings.instances_path}
-    return send("sources/probe.py", {**given, "proc": settings.proc, "servers": None, **more})
+    roots = {"proc": settings.proc, "sys": settings.sys, "dev": settings.dev}
+    return send(settings.python, "sources/probe.py", {**given, **roots, "servers": None, **more})
 
 
 def acting(place: Path, **act: Any) -> dict[str, Any]:
     settings = config.load(place.parents[1] / "cloudfsck.toml").place(place.name)
-    given = {"virsh": settings.virsh, "proc": settings.proc, "state_dir": settings.state_dir}
-    return send("acts/hand.py", {**given, "cloud": "demo", "fence": 1, "act": act})
+    roots = {"proc": settings.proc, "sys": settings.sys, "dev": settings.dev, "state_dir": settings.state_dir}
+    given = {"virsh": settings.virsh, "cloud": "demo", "fence": 1}
+    return send(settings.python, "acts/hand.py", {**given, **roots, "act": act})
 
 
 def server(name: str) -> cloud.Server:
@@ -179,6 +188,38 @@ def test_the_probe_reads_every_host_whole(made: Path, host: str) -> None:
     assert {image["backing"] for image in images if image["path"].endswith("/disk")} == {base}
 
 
+@pytest.mark.parametrize("host", cloud.HOSTS)
+def test_every_volume_has_the_devices_of_the_story(made: Path, host: str) -> None:
+    storage = reading(made / "hosts" / host)["storage"]
+    told = cloud.servers(by_hand=True)
+    ways = {
+        one.volumes[target]: (one, way)
+        for one in told
+        for target in one.volumes
+        if (way := one.way(target)) and any(guest.host == host and guest.up for guest in one.guests)
+    }
+    left = {
+        one.volumes["vdb"]: (one, way)
+        for one in told
+        for place in one.left
+        if place == cloud.Left(host, "device") and (way := one.way("vdb"))
+    }
+    tops = [row for row in storage["devices"] if not any(other.startswith("dm-") for other in row["holders"])]
+    assert {row["wwid"][-32:] for row in tops} == {way.wwid for _, way in [*ways.values(), *left.values()]}
+    for row in tops:
+        used, dead = next(
+            (one.uuid, one.dead) for one, way in [*ways.values(), *left.values()] if row["wwid"][-32:] == way.wwid
+        )
+        is_left = row["wwid"][-32:] in {way.wwid for _, way in left.values()}
+        assert row["guests"] == ([] if is_left else [used])
+        assert bool(row["held_by"]) != is_left
+        paths = [path for path in storage["devices"] if path["name"] in row["slaves"]] or [row]
+        assert {path["state"] for path in paths} == {"transport-offline" if dead else "running"}
+    empty = {session["target"] for session in storage["sessions"] if not session["devices"]}
+    sessions = [one.way("vdb") for one in told if cloud.Left(host, "session") in one.left]
+    assert empty == {way.target for way in sessions if way}
+
+
 def test_the_probe_reads_what_it_is_asked_for(made: Path) -> None:
     one = server("ledger-2")
     answer = reading(made / "hosts/compute2", servers=[one.uuid])
@@ -208,8 +249,8 @@ def test_an_image_says_what_it_stands_on(tmp_path: Path) -> None:
 # -- acting on it
 
 
-def test_a_domain_goes_down_its_ladder_and_back(tmp_path: Path) -> None:
-    place = demo.make(tmp_path / "demo").parent / "hosts/compute1"
+def test_a_domain_goes_down_its_ladder_and_back(changed: Path) -> None:
+    place = changed / "hosts/compute1"
     one = server("billing-7").uuid
     before = only(reading(place)["domains"], one)
     was = {"id": before["id"], "state": "running", "persistent": True}
@@ -246,8 +287,8 @@ def test_a_domain_goes_down_its_ladder_and_back(tmp_path: Path) -> None:
     assert answer["outcome"] == "moved", answer
 
 
-def test_a_domain_with_nvram_is_undefined_and_comes_back(tmp_path: Path) -> None:
-    place = demo.make(tmp_path / "demo").parent / "hosts/compute4"
+def test_a_domain_with_nvram_is_undefined_and_comes_back(changed: Path) -> None:
+    place = changed / "hosts/compute4"
     one = server("render-2").uuid
     before = only(reading(place, servers=[one])["domains"], one)
     assert before["nvram"]
@@ -259,8 +300,8 @@ def test_a_domain_with_nvram_is_undefined_and_comes_back(tmp_path: Path) -> None
     assert Path(before["nvram"]).read_bytes() == nvram
 
 
-def test_a_directory_goes_into_quarantine_and_back_and_away(tmp_path: Path) -> None:
-    place = demo.make(tmp_path / "demo").parent / "hosts/compute3"
+def test_a_directory_goes_into_quarantine_and_back_and_away(changed: Path) -> None:
+    place = changed / "hosts/compute3"
     one = server("export-5").uuid
     path = str(place / "instances" / one)
 
@@ -294,6 +335,95 @@ def test_a_directory_in_use_is_refused(made: Path) -> None:
     path = str(place / "instances" / one)
     answer = acting(place, do="directory.quarantine", server=one, path=path, was=was, entry=f"1-1-{one}")
     assert (answer["outcome"], answer["why"]) == ("refused", f"domain {one} exists on this host")
+
+
+# -- the stand-in for the kernel
+
+
+def removal(storage: dict[str, Any], name: str) -> dict[str, Any]:
+    """The order that removes a map with all that it stands on."""
+    device = only(storage["devices"], name, "name")
+    told = ("name", "number", "wwid", "session", "places")
+    paths = [{key: row[key] for key in told} for row in storage["devices"] if row["name"] in device["slaves"]]
+    sessions = [
+        {key: row[key] for key in ("session", "target", "portal")}
+        for row in storage["sessions"]
+        if row["session"] in {path["session"] for path in paths}
+    ]
+    was = {"number": device["number"], "wwid": device["wwid"], "paths": paths}
+    return {"do": "device.remove", "server": "", "device": name, "sessions": sessions, "was": was}
+
+
+def test_a_device_that_is_left_goes_with_its_paths_and_sessions(changed: Path) -> None:
+    place = changed / "hosts/compute4"
+    storage = reading(place)["storage"]
+    (name,) = [row["name"] for row in storage["devices"] if row["kind"] == "multipath" and not row["guests"]]
+    gone = {name, *only(storage["devices"], name, "name")["slaves"]}
+    answer = acting(place, **removal(storage, name))
+    assert answer["outcome"] == "done", answer
+    assert set(answer["saw"]["removed"]) == gone
+    assert set(answer["saw"]["sessions"].values()) == {"logged out"}
+    after = reading(place)["storage"]
+    assert after["devices"] == [row for row in storage["devices"] if row["name"] not in gone]
+    assert after["sessions"] == [row for row in storage["sessions"] if not {*row["devices"]} & gone]
+    assert not any(path.is_symlink() and not path.exists() for path in (place / "dev").rglob("*"))
+    assert acting(place, **removal(storage, name))["outcome"] == "moved"
+
+
+def test_a_session_without_a_device_is_logged_out_of(changed: Path) -> None:
+    place = changed / "hosts/compute5"
+    before = reading(place)["storage"]["sessions"]
+    (left,) = [row for row in before if not row["devices"]]
+    told = {key: left[key] for key in ("session", "target", "portal")}
+    assert acting(place, do="session.logout", server="", **told)["outcome"] == "done"
+    assert reading(place)["storage"]["sessions"] == [row for row in before if row != left]
+
+
+def test_a_device_in_use_is_refused(made: Path) -> None:
+    place = made / "hosts/compute1"
+    storage = reading(place)["storage"]
+    (name,) = [row["name"] for row in storage["devices"] if row["kind"] == "multipath"]
+    answer = acting(place, **removal(storage, name))
+    assert (answer["outcome"], answer["why"]) == ("refused", f"domain {server('db-1').uuid} uses /dev/{name}")
+    label = only(storage["devices"], name, "name")["dm_name"]
+    with pytest.raises(kernel.Wrong, match="map in use"):
+        kernel.run(kernel.Storage(str(place)), "multipath", ["-f", label])
+    assert reading(place)["storage"] == storage
+
+
+def test_what_its_programs_do_not_know_they_say(made: Path) -> None:
+    storage = kernel.Storage(str(made / "hosts/compute1"))
+    for name, words, said in (
+        ("iscsiadm", ["-m", "session", "-r", "99", "-u"], "No session found"),
+        ("iscsiadm", ["-m", "node", "-T", "iqn.x", "-p", "192.0.2.1:3260", "-o", "delete"], "No records found"),
+        ("multipath", ["-f", "nosuch"], "not a multipath device"),
+        ("multipath", ["-F"], "does not know how to: -F"),
+        ("blockdev", ["--flushbufs", "/dev/null"], "cannot open /dev/null"),
+        ("tee", ["/tmp/other"], "does not know how to"),
+    ):
+        with pytest.raises(kernel.Wrong, match=said):
+            kernel.run(storage, name, words)
+    assert (
+        kernel.run(storage, "iscsiadm", ["-m", "session"]).splitlines()[0].startswith("tcp: [1] 192.0.2.131:3260,1 iqn")
+    )
+
+
+def test_nothing_runs_where_this_machines_own_programs_would(changed: Path) -> None:
+    place = changed / "hosts/compute2"
+    (place / "bin/iscsiadm").unlink()
+    words = [str(place / "bin/python3"), "-"]
+    done = subprocess.run(words, input="\nprint('here')\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "has no iscsiadm: make the demo anew" in done.stderr
+
+
+def test_a_guest_without_its_device_cannot_start(changed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = changed / "hosts/compute1"
+    one = server("ledger-1").uuid
+    run(place, ["-q", "destroy", one], capsys)
+    (device,) = [path for _, path in virsh.Host(place).find(one).disks() if path.startswith("/dev/")]
+    kernel.Storage(str(place)).remove_disk(str(place / "sys/block" / os.path.basename(device) / "device/delete"))
+    assert f"Cannot access storage file '{device}'" in run(place, ["-q", "start", one], capsys)
 
 
 # -- the stand-in for virsh
@@ -394,8 +524,8 @@ def test_it_takes_commands_on_standard_input(made: Path) -> None:
     assert done.stderr == "error: failed to get domain 'nosuch'\n"
 
 
-def test_a_saved_guest_is_restored_and_not_forgotten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    place = demo.make(tmp_path / "demo").parent / "hosts/compute3"
+def test_a_saved_guest_is_restored_and_not_forgotten(changed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = changed / "hosts/compute3"
     one = server("test-1").uuid
     assert run(place, ["-q", "domstate", "--reason", one], capsys) == "shut off (saved)\n"
     said = "! error: Refusing to undefine while domain managed save image exists\n[1]\n"

@@ -208,7 +208,7 @@ def test_by_which_names_a_machine_is_known(known: str, said: str, same: bool) ->
 def test_a_machine_of_another_name_is_not_believed_unless_the_configuration_says_so(user: User) -> None:
     name = user.folder / "hosts/compute1/proc/sys/kernel/hostname"
     name.write_text("stranger\n")
-    user.edit("[host.compute3]", f'[host.compute3]\npython = "{answering(user.folder, BEGIN)}"')
+    user.edit(str(user.folder / "hosts/compute3/bin/python3"), str(answering(user.folder, BEGIN)))
     gaps = {gap["part"]: gap["why"] for gap in json.loads(user.run("snapshot", "--format", "json", status=8))["gaps"]}
     assert gaps == {
         "compute1": "it answers as 'stranger', and is known as 'hv11.rack.example': see its address; if it is the right"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 
 import duckdb
 import pytest
@@ -53,11 +54,17 @@ class Mutant:
 
 
 def mutants(of: str, tree: exp.Expr) -> Iterator[Mutant]:
+    for number, without, change in losses(tree):
+        copy = tree.copy()
+        twin = next(islice(copy.walk(), number, None))
+        yield Mutant(of, without, change(twin, copy).sql(dialect="duckdb"))
+
+
+def losses(tree: exp.Expr) -> Iterator[tuple[int, str, Change]]:
+    """What a query may be without: the number of the node that changes, the words for it, and the change."""
     for number, node in enumerate(tree.walk()):
         for without, change in _changes(node):
-            copy = tree.copy()
-            twin = list(copy.walk())[number]
-            yield Mutant(of, without, change(twin, copy).sql(dialect="duckdb"))
+            yield number, without, change
 
 
 class Change:
@@ -130,20 +137,33 @@ def outcome(snapshot: Snapshot, sql: str) -> Outcome:
 
 @cache
 def before(name: str, number: int) -> Outcome:
-    return outcome(worlds.together()[number], CHECKS[name].query)
+    """What a check, or a view, says of one of the clouds as it is."""
+    return outcome(worlds.together()[number], CHECKS[name].query if name in CHECKS else f"SELECT * FROM {name}")
 
 
 def noticed(mutant: Mutant, readers: list[str]) -> bool:
+    """Whether some world notices.  A view that says what it said before changes no answer, and nobody is asked; else
+    its readers are asked in their order, and who noticed becomes the first of them: for the next mutant too, perhaps.
+    """
+    whole = f"SELECT * FROM {mutant.of}"
     for number, snapshot in enumerate(worlds.together()):
-        expected = {name: before(name, number) for name in readers}
-        with snapshot.supposing():
-            if mutant.of in VIEWS:
-                snapshot.db.execute(f"CREATE OR REPLACE VIEW {mutant.of} AS {mutant.sql}")
-            for name in readers:
-                sql = CHECKS[name].query if mutant.of in VIEWS else mutant.sql
-                if _differs(snapshot, sql, expected[name]):
-                    return True
+        if mutant.of in VIEWS and not _mutated(snapshot, mutant, whole, before(mutant.of, number)):
+            continue
+        for name in readers:
+            sql = CHECKS[name].query if mutant.of in VIEWS else mutant.sql
+            if _mutated(snapshot, mutant, sql, before(name, number)):
+                readers.remove(name)
+                readers.insert(0, name)
+                return True
     return False
+
+
+def _mutated(snapshot: Snapshot, mutant: Mutant, sql: str, expected: Outcome) -> bool:
+    """Whether a query says something else under the mutant."""
+    with snapshot.supposing():
+        if mutant.of in VIEWS:
+            snapshot.db.execute(f"CREATE OR REPLACE VIEW {mutant.of} AS {mutant.sql}")
+        return _differs(snapshot, sql, expected)
 
 
 def _differs(snapshot: Snapshot, sql: str, expected: Outcome) -> bool:
@@ -174,7 +194,7 @@ def test_some_world_notices_the_loss_of_each_condition(of: str) -> None:
 
 
 def test_what_is_said_to_be_equivalent_is_a_mutant() -> None:
-    every = {(mutant.of, mutant.without) for of in CHECKS for mutant in mutants(of, query(of))}
-    every |= {(mutant.of, mutant.without) for of, tree in VIEWS.items() for mutant in mutants(of, tree)}
+    trees = {**{of: query(of) for of in CHECKS}, **VIEWS}
+    every = {(of, without) for of, tree in trees.items() for _, without, _ in losses(tree)}
     assert set(EQUIVALENT) <= every
     assert all(len(reason) > 20 for reason in EQUIVALENT.values())

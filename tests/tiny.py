@@ -64,7 +64,7 @@ class Cloud:
     def prove(self, scope: Scope) -> tuple[Snapshot, Snapshot]:
         return self.copy(), self.copy()
 
-    def look(self, scope: Scope) -> Snapshot:
+    def look(self, scope: Scope, part: str) -> Snapshot:
         """The domains and directories of a scope, read from the truth."""
         taken = self.copy()
         for table in TABLES:

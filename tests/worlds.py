@@ -1,11 +1,11 @@
 """The worlds that the laws are held against: every scenario, every innocent look-alike, and all of them as one cloud.
 
-A world is built once.  Who changes it does so inside `supposing`.
+A world is built when it is first asked for, and the few that were asked for last are kept: the tests of one world
+follow one another (conftest.py).  Who changes a world does so inside `supposing`.
 """
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -44,9 +44,24 @@ INNOCENT: dict[str, str] = _worlds(INNOCENT_FOLDER)
 YOUNG: dict[str, str] = _worlds(INNOCENT_FOLDER / "young")
 
 
-@cache
+#: Each takes a few megabytes.
+_KEPT = 16
+_BUILT: dict[str, Snapshot] = {}
+
+
 def built(world: str) -> Snapshot:
-    return scenario.build(world)
+    """The snapshot of a world; only until _KEPT others were asked for."""
+    snapshot = _BUILT.pop(world, None) or scenario.build(world)
+    while len(_BUILT) >= _KEPT:
+        _BUILT.pop(next(iter(_BUILT))).close()
+    _BUILT[world] = snapshot
+    return snapshot
+
+
+@cache
+def filled(world: str) -> frozenset[str]:
+    """The tables of a world in which there is anything."""
+    return frozenset(table for table, many in scenario.read(world).rows.items() if many)
 
 
 #: Every world by its name: the innocent, the young and the scenarios.
@@ -55,21 +70,43 @@ ALL: dict[str, str] = {**INNOCENT, **YOUNG, **{title: case.world for title, (_, 
 
 @cache
 def together() -> tuple[Snapshot, ...]:
-    """All worlds as a few large clouds: those without settings of their own as one, and each of the others alone.
+    """All worlds as a few large clouds: those of one configuration that have lost the same as one, those that were
+    heard whole and are of no configuration first.
 
     No name of a host, a cell or a server occurs in two of them, so that they cannot touch each other.
     """
-    apart, rows = [], scenario.Rows()
-    clocks: dict[str, dt.datetime] = {}
+    alike: dict[object, list[scenario.World]] = {(): []}
     for number, text in enumerate(ALL.values()):
         world = _renamed(scenario.read(text), number)
-        if "settings" in world.rows or world.lost:
-            apart.append(scenario.fill(world))
-            continue
+        alike.setdefault(_kind(world), []).append(world)
+    return tuple(scenario.fill(_merged(many)) for many in alike.values())
+
+
+def is_plain(text: str) -> bool:
+    """Whether a world is one of the first cloud of `together`: of no configuration, and heard whole."""
+    return _kind(scenario.read(text)) == ()
+
+
+def _kind(world: scenario.World) -> object:
+    """What worlds must have in common to be one cloud: Nova's settings, what is lost that they all share, and whether
+    all hosts and cells were heard that there are: where one was not, nothing is proven that rests on all."""
+    shared = frozenset((table, part) for table, part in world.lost if tables.BY_NAME[table].part is None)
+    settings = sorted(map(repr, world.rows.get("settings", ())))
+    there = {row.get("host") for row in world.rows.get("roster", ())} - world.parts["host"]
+    there |= {row.get("cell") for row in world.rows["nova_cell_mappings"]} - world.parts["cell"]
+    heard = not world.lost and not there
+    return () if heard and not settings else (tuple(settings), shared, heard)
+
+
+def _merged(worlds: list[scenario.World]) -> scenario.World:
+    rows = scenario.Rows()
+    for world in worlds:
         for table, many in world.rows.items():
             rows.setdefault(table, []).extend(many)
-        clocks |= world.clocks
-    return (scenario.fill(scenario.World(rows, clocks=clocks)), *apart)
+    if "settings" in rows:
+        rows["settings"] = worlds[0].rows["settings"]
+    clocks = {of: clock for world in worlds for of, clock in world.clocks.items()}
+    return scenario.World(rows, frozenset().union(*(world.lost for world in worlds)), clocks)
 
 
 def where(name: str) -> str:
@@ -84,7 +121,7 @@ def _prefix(number: int) -> str:
 def _renamed(world: scenario.World, number: int) -> scenario.World:
     names = {
         word for table, many in world.rows.items() for row in many for column, word in row.items()
-        if word is not None and (column in ("cell", "host") or column in tables.BY_NAME[table].key)
+        if word is not None and (column in ("cell", "host", "backend", "cinder") or column in tables.BY_NAME[table].key)
     }  # fmt: skip
 
     def rename(table: str, column: str, word: str | None) -> str | None:
@@ -94,6 +131,9 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
             return str(100 * number + int(word))
         if word.startswith("target:"):
             return "target:" + str(rename(table, column, word.removeprefix("target:")))
+        if column in ("host", "cinder") and "@" in word:
+            host, _, backend = word.partition("@")
+            return f"{_prefix(number)}{host}@{_prefix(number)}{backend}"
         if word.startswith("["):
             return "[" + ",".join(str(rename(table, "", each)) for each in word[1:-1].split(",")) + "]"
         return _prefix(number) + word if word in names else word
@@ -108,21 +148,28 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
 
 
 @contextmanager
-def without(snapshot: Snapshot, parts: Iterable[tuple[str, str]]) -> Iterator[None]:
-    """The snapshot as it would be if these parts could not have been read."""
+def without(
+    snapshot: Snapshot, parts: Iterable[tuple[str, str]], holding: frozenset[str] | None = None
+) -> Iterator[None]:
+    """The snapshot as it would be if these parts could not have been read.  `holding` are its tables in which there is
+    anything, where that is known: no other needs to be emptied."""
     of_table: dict[str, list[str]] = {}
     for name, part in parts:
         of_table.setdefault(name, []).append(part)
     with snapshot.supposing():
         for name, lost in of_table.items():
             column = tables.BY_NAME[name].part
+            if holding is not None and name not in holding:
+                continue
             if column:
                 snapshot.db.execute(f"DELETE FROM {name} WHERE {column} IN ?", [lost])
             else:
                 snapshot.db.execute(f"DELETE FROM {name}")
-            snapshot.db.execute(
-                "UPDATE ledger SET whole = FALSE, why = 'blanked out' WHERE table_name = ? AND part IN ?", [name, lost]
-            )
+        snapshot.db.execute(
+            "UPDATE ledger SET whole = FALSE, why = 'blanked out'"
+            " WHERE list_contains(?, table_name || chr(10) || part)",
+            [[f"{name}\n{part}" for name, many in of_table.items() for part in many]],
+        )
         yield
 
 
@@ -142,11 +189,12 @@ def filled_parts(snapshot: Snapshot, names: Iterable[str]) -> Parts:
 
 
 def contents(snapshot: Snapshot) -> dict[str, list[str]]:
-    """Every row of every table, without regard to order."""
+    """Every row of every table that has any, without regard to order."""
+    counts = " UNION ALL ".join(f"SELECT '{table.name}', count(*) FROM {table.name}" for table in tables.TABLES)
     return {
-        table.name: sorted(map(repr, snapshot.db.execute(f"SELECT * FROM {table.name}").fetchall()))
-        for table in tables.TABLES
-    }
+        name: sorted(map(repr, snapshot.db.execute(f"SELECT * FROM {name}").fetchall()))
+        for name, count in snapshot.db.execute(counts).fetchall() if count
+    }  # fmt: skip
 
 
 def answer(name: str, snapshot: Snapshot) -> Answer:

@@ -1,4 +1,5 @@
-"""Acts on what Cinder says of a volume: an attachment away, or a state set.  `cinder.py` sends them; no host hears.
+"""Acts on what Cinder says of a volume: an attachment away, or completed; a state set.  `cinder.py` sends them, and no
+host hears.
 
 They have no rung: Cinder keeps nothing of a deleted attachment that would bring it back.
 """
@@ -7,11 +8,12 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from cloudfsck.acts.hold import stands
 from cloudfsck.model import Moved, Row, Undo
+from cloudfsck.tables import CINDER
 
 #: What the API takes for an attach_status (cinder/api/validation/validators.py).
 SETTABLE = ("attached", "detached")
@@ -25,6 +27,7 @@ class Delete:
     kind: ClassVar[str] = "attachment.delete"
     what: ClassVar[str] = "attachment"
     host: ClassVar[str] = ""
+    part: ClassVar[str] = CINDER
     server: str
     volume: str
     attachment: str
@@ -56,20 +59,7 @@ class Delete:
 
     @property
     def order(self) -> Mapping[str, Any]:
-        was = {
-            "status": self.status,
-            "instance": self.server,
-            "volume_id": self.volume,
-            "attached_at": self.attached_at,
-            "volume_updated_at": self.volume_changed,
-        }
-        return {
-            "do": self.kind,
-            "server": self.server,
-            "volume": self.volume,
-            "attachment": self.attachment,
-            "was": was,
-        }
+        return _order(self)
 
     @property
     def command(self) -> str:
@@ -79,18 +69,7 @@ class Delete:
         return None
 
     def effect(self, db: Any) -> None:
-        stands(db, self, self.what, None)
-        _as_it_was(db, self, self.volume, self.volume_changed)
-        given = {"id": self.attachment, "volume": self.volume, "server": self.server, "status": self.status,
-                 "attached_at": self.attached_at, "changed": self.changed}  # fmt: skip
-        here = (
-            "id = $id AND volume_id = $volume AND instance_uuid = $server AND attach_status = $status"
-            f" AND {_second('attach_time')} = $attached_at AND {_second('updated_at')} = $changed"
-            " AND NOT coalesce(deleted, FALSE)"
-        )
-        found = db.execute(f"SELECT count(*) FROM cinder_volume_attachment WHERE {here}", given).fetchone()[0]
-        if found != 1:
-            raise Moved(f"{self}: {found} rows are as it expects, not one")
+        here, given = _there(db, self)
         db.execute(f"DELETE FROM cinder_volume_attachment WHERE {here}", given)
         # cinder/db/api.py: volume_detached, _get_statuses_from_attachments
         db.execute(
@@ -111,6 +90,59 @@ class Delete:
 
 
 @dataclass(frozen=True)
+class Complete:
+    """Say of an attachment that is being made that it is made, as nova-compute does when the guest has the disk: it
+    changes Cinder's database, and nothing else (cinder/api/v3/attachments.py: complete).  Times are as Delete's."""
+
+    kind: ClassVar[str] = "attachment.complete"
+    what: ClassVar[str] = "attachment"
+    host: ClassVar[str] = ""
+    part: ClassVar[str] = CINDER
+    server: str
+    volume: str
+    attachment: str
+    status: str
+    attached_at: str
+    changed: str
+    volume_changed: str
+    rung: ClassVar[None] = None
+    undoing: ClassVar[Undo] = "none"
+    destroys: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, row: Row) -> Complete:
+        """From a row as Delete takes it."""
+        return cls(**asdict(Delete.of(row)))
+
+    @property
+    def also(self) -> frozenset[str]:
+        """All that it touches: nothing but this volume is read right before and after it."""
+        return frozenset({self.volume, self.attachment})
+
+    @property
+    def order(self) -> Mapping[str, Any]:
+        return _order(self)
+
+    @property
+    def command(self) -> str:
+        return f"openstack --os-volume-api-version 3.44 volume attachment complete {self.attachment}"
+
+    def undo(self, saw: Row) -> None:
+        return None
+
+    def effect(self, db: Any) -> None:
+        here, given = _there(db, self)
+        db.execute(f"UPDATE cinder_volume_attachment SET attach_status = 'attached' WHERE {here}", given)
+        db.execute(
+            "UPDATE cinder_volumes SET status = 'in-use', attach_status = 'attached' WHERE id = $volume",
+            {"volume": self.volume},
+        )
+
+    def __str__(self) -> str:
+        return f"complete attachment {self.attachment} ({self.status}) of volume {self.volume} to server {self.server}"
+
+
+@dataclass(frozen=True)
 class ResetStatus:
     """Set the state of a volume that has no attachment at all: a change of Cinder's database, and of nothing else.
 
@@ -122,6 +154,7 @@ class ResetStatus:
     kind: ClassVar[str] = "volume.reset_status"
     what: ClassVar[str] = "volume"
     host: ClassVar[str] = ""
+    part: ClassVar[str] = CINDER
     server: ClassVar[str] = ""
     volume: str
     status: str
@@ -200,7 +233,35 @@ def _second(column: str) -> str:
     return f"coalesce(strftime({column}, '%Y-%m-%d %H:%M:%S'), '')"
 
 
-def _as_it_was(db: Any, act: Delete | ResetStatus, volume: str, changed: str | None) -> None:
+def _order(act: Delete | Complete) -> Mapping[str, Any]:
+    was = {
+        "status": act.status,
+        "instance": act.server,
+        "volume_id": act.volume,
+        "attached_at": act.attached_at,
+        "volume_updated_at": act.volume_changed,
+    }
+    return {"do": act.kind, "server": act.server, "volume": act.volume, "attachment": act.attachment, "was": was}
+
+
+def _there(db: Any, act: Delete | Complete) -> tuple[str, dict[str, Any]]:
+    """How the attachment's row is found, if it and its volume are as the act expects.  Raises Moved if not."""
+    stands(db, act, act.what, None)
+    _as_it_was(db, act, act.volume, act.volume_changed)
+    given = {"id": act.attachment, "volume": act.volume, "server": act.server, "status": act.status,
+             "attached_at": act.attached_at, "changed": act.changed}  # fmt: skip
+    here = (
+        "id = $id AND volume_id = $volume AND instance_uuid = $server AND attach_status = $status"
+        f" AND {_second('attach_time')} = $attached_at AND {_second('updated_at')} = $changed"
+        " AND NOT coalesce(deleted, FALSE)"
+    )
+    found = db.execute(f"SELECT count(*) FROM cinder_volume_attachment WHERE {here}", given).fetchone()[0]
+    if found != 1:
+        raise Moved(f"{act}: {found} rows are as it expects, not one")
+    return here, given
+
+
+def _as_it_was(db: Any, act: Delete | Complete | ResetStatus, volume: str, changed: str | None) -> None:
     """Raises Moved if the volume was changed since."""
     found = db.execute(f"SELECT {_second('updated_at')} FROM cinder_volumes WHERE id = ?", [volume]).fetchall()
     if len(found) != 1 or (changed is not None and found != [(changed,)]):

@@ -27,6 +27,9 @@ if TYPE_CHECKING:  # it takes a second to import, and is when something is sent
 #: The first microversion that has attachments (cinder/api/microversions.py: NEW_ATTACH).
 ATTACHMENTS = "3.27"
 
+#: The first that completes one (NEW_ATTACH_COMPLETION).
+COMPLETION = "3.44"
+
 #: How long an attachment may take to be gone, or a volume to have its new state, once Cinder has said yes.
 LASTS = 60.0
 
@@ -83,6 +86,8 @@ class Cinder:
                 raise Refused(f"{order[name]!r} is no UUID")
         if order["do"] == "attachment.delete":
             return self._delete(order)
+        if order["do"] == "attachment.complete":
+            return self._complete(order)
         if order["do"] == "volume.reset_status":
             return self._reset(order)
         raise Refused(f"{order['do']} is nothing that Cinder does")
@@ -94,6 +99,18 @@ class Cinder:
         self._as_it_was(order)
         answer = self._write("DELETE", place, None, lambda: self._as_it_was(order))
         self._wait(f"{answer.status} to the deletion", lambda: self._read(place).status == 404)
+        return self._saw(order["volume"])
+
+    def _complete(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        place = f"/attachments/{order['attachment']}"
+        self._as_it_was(order)
+        body: Mapping[str, Any] = {"os-complete": {}}
+        answer = self._write("POST", f"{place}/action", body, lambda: self._as_it_was(order), COMPLETION)
+
+        def complete() -> bool:
+            return _of(self._read(place), "attachment").get("status") == "attached"
+
+        self._wait(f"{answer.status} to the completion", complete)
         return self._saw(order["volume"])
 
     def _reset(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -165,10 +182,17 @@ class Cinder:
             raise Trouble(f"Cinder does not show {what} to {self.who}: {answer.words}")
         return answer
 
-    def _write(self, method: str, place: str, body: Mapping[str, Any] | None, unchanged: Callable[[], None]) -> _Answer:
+    def _write(
+        self,
+        method: str,
+        place: str,
+        body: Mapping[str, Any] | None,
+        unchanged: Callable[[], None],
+        version: str = ATTACHMENTS,
+    ) -> _Answer:
         """Send it once.  `unchanged` raises whatever it likes where the object is not as it was, or cannot be read."""
         try:
-            answer = self._ask(method, place, body)
+            answer = self._ask(method, place, body, version)
         except _Unheard as error:
             if error.sent:
                 raise Outcomeless(f"Cinder did not answer: {error}") from error
@@ -192,12 +216,12 @@ class Cinder:
     def _read(self, place: str) -> _Answer:
         return self._ask("GET", place, None)
 
-    def _ask(self, method: str, place: str, body: Mapping[str, Any] | None) -> _Answer:
+    def _ask(self, method: str, place: str, body: Mapping[str, Any] | None, version: str = ATTACHMENTS) -> _Answer:
         """One request, sent once.  Raises _Unheard, or Trouble if clouds.yaml is of no use."""
         adapter = self._adapter = self._adapter or _adapter(self.settings)
         with _hearing():
             response = adapter.request(
-                place, method, json=body, microversion=ATTACHMENTS, raise_exc=False, redirect=False, log=False,
+                place, method, json=body, microversion=version, raise_exc=False, redirect=False, log=False,
                 connect_retries=0, status_code_retries=0,
             )  # fmt: skip
         try:

@@ -47,6 +47,7 @@ class Remove:
     """
 
     kind: ClassVar[str] = "device.remove"
+    part: ClassVar[str] = ""
     what: ClassVar[str] = "device"
     host: str
     server: str
@@ -163,6 +164,7 @@ class Logout:
     """Log out of an iSCSI session in which there is no device."""
 
     kind: ClassVar[str] = "session.logout"
+    part: ClassVar[str] = ""
     what: ClassVar[str] = "session"
     host: str
     server: str

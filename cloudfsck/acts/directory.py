@@ -38,6 +38,8 @@ class Quarantine:
     """Rename the directory into .cloudfsck of the same file system, with hard links to the backing files it needs."""
 
     kind: ClassVar[str] = "directory.quarantine"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     host: str
     server: str
     directory: Directory
@@ -94,6 +96,8 @@ class Restore:
     """Take a Quarantine back."""
 
     kind: ClassVar[str] = "directory.restore"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     host: str
     server: str
     directory: Directory
@@ -137,6 +141,8 @@ class Remove:
     """Remove a directory that has stood in quarantine long enough.  Nothing brings it back."""
 
     kind: ClassVar[str] = "directory.remove"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     host: str
     server: str
     path: str

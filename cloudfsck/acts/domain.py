@@ -18,6 +18,8 @@ class Pause:
     """Suspend a running domain; its memory is kept."""
 
     kind: ClassVar[str] = "domain.pause"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     what: ClassVar[str] = "domain"
     host: str
     server: str
@@ -60,6 +62,8 @@ class Resume:
     """Take a Pause back."""
 
     kind: ClassVar[str] = "domain.resume"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     what: ClassVar[str] = "domain"
     host: str
     server: str
@@ -95,6 +99,8 @@ class Hold:
     """Take in a domain that somebody else paused or shut off: look that it still is so, and let its time begin."""
 
     kind: ClassVar[str] = "domain.hold"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     what: ClassVar[str] = "domain"
     host: str
     server: str
@@ -140,6 +146,8 @@ class Release:
     """Take a Hold back: nothing changes on the host."""
 
     kind: ClassVar[str] = "domain.release"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     what: ClassVar[str] = "domain"
     host: str
     server: str
@@ -175,6 +183,8 @@ class Stop:
     """Destroy (power off) a paused domain that stays defined; its memory is lost, its definition is saved first."""
 
     kind: ClassVar[str] = "domain.stop"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     what: ClassVar[str] = "domain"
     host: str
     server: str
@@ -220,6 +230,8 @@ class Start:
     """Take a Stop back: the domain starts anew, paused, with the memory of a guest that was just switched on."""
 
     kind: ClassVar[str] = "domain.start"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     what: ClassVar[str] = "domain"
     host: str
     server: str
@@ -258,6 +270,8 @@ class Undefine:
     """Undefine a domain that has stood stopped long enough; its definition and NVRAM are saved on the host first."""
 
     kind: ClassVar[str] = "domain.undefine"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     what: ClassVar[str] = "domain"
     host: str
     server: str
@@ -298,6 +312,8 @@ class Define:
     """Take an Undefine back, from what was saved on the host; a saved memory image does not come back."""
 
     kind: ClassVar[str] = "domain.define"
+    part: ClassVar[str] = ""
+    also: ClassVar[frozenset[str]] = frozenset()
     what: ClassVar[str] = "domain"
     host: str
     server: str

@@ -53,20 +53,15 @@ CHECK = Check(
                    list_distinct(list_transform(d.places, lambda p: regexp_replace(p, '/[^/]*$', ''))) AS targets
               FROM volume_devices d
              WHERE NOT d.used),
-        names AS (
-            SELECT u.host, list_concat([u.host], list(n.node)) AS known_as
-              FROM (SELECT DISTINCT host FROM unused) u
-              LEFT JOIN live_compute_nodes n ON n.host = u.host
-             GROUP BY u.host),
         here AS (
             SELECT u.host, a.volume, CASE WHEN a.attached_host <> '' THEN a.places ELSE [] END AS places
               FROM (SELECT DISTINCT host, short FROM unused) u
               JOIN live_attachments a ON split_part(coalesce(nullif(a.attached_host, ''), u.short), '.', 1) = u.short),
         volumes AS (
-            SELECT u.host, u.name, list(v.id ORDER BY v.id) AS ids, max(v.status) AS status, max(v.project_id) AS project,
-                   max(v.display_name) AS volume_name, max(v.deleted_at) AS deleted_at
+            SELECT u.host, u.name, list(v.volume ORDER BY v.volume) AS ids, max(v.status) AS status, max(v.project) AS project,
+                   max(v.name) AS volume_name, max(v.deleted_at) AS deleted_at
               FROM unused u
-              JOIN cinder_volumes v ON u.volume IN (v.id, v._name_id)
+              JOIN stored_volumes v ON v.stored = u.volume
              GROUP BY u.host, u.name),
         paths AS (
             SELECT u.host, u.name, bool_and(b.kind = 'scsi' AND b.session IS NOT NULL) AS plain,
@@ -80,7 +75,8 @@ CHECK = Check(
         SELECT u.host || '/' || coalesce(u.places[1], u.name) AS key, NULL AS server, u.host, u.name, b.number, b.wwid, b.state, b.bytes,
                b.places AS device_places, u.links, p.paths, u.path_states, list_sort(coalesce(p.sessions, [])) AS sessions, u.volume, v.volume_name, v.project, v.status AS volume_status,
                v.deleted_at AS volume_deleted_at,
-               list_sort(list_distinct(list_concat(n.known_as, [u.volume], v.ids))) AS also,
+               list_sort(list_distinct(list_concat(
+                   [u.host, u.volume], v.ids, (SELECT list(n.node) FROM live_compute_nodes n WHERE n.host = u.host)))) AS also,
                [u.host] AS hosts, NULL AS cells, NULL AS since, 'host:' || u.host AS clock,
                CASE WHEN v.ids IS NULL
                     THEN 'its target is one of Cinder''s, and which volume it was is not known'
@@ -88,7 +84,6 @@ CHECK = Check(
                NULL AS rung, NULL AS rung_since
           FROM unused u
           JOIN block_devices b ON b.host = u.host AND b.name = u.name
-          JOIN names n ON n.host = u.host
           JOIN paths p ON p.host = u.host AND p.name = u.name
           LEFT JOIN volumes v ON v.host = u.host AND v.name = u.name
          WHERE (v.ids IS NOT NULL

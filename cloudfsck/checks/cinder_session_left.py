@@ -39,24 +39,19 @@ CHECK = Check(
             SELECT s.*, split_part(s.host, '.', 1) AS short
               FROM iscsi_sessions s
              WHERE len(s.devices) = 0),
-        names AS (
-            SELECT e.host, list_concat([e.host], list(n.node)) AS known_as
-              FROM (SELECT DISTINCT host FROM empty) e
-              LEFT JOIN live_compute_nodes n ON n.host = e.host
-             GROUP BY e.host),
         volumes AS (
-            SELECT e.host, e.session, list(v.id ORDER BY v.id) AS ids, max(v.status) AS status, max(v.project_id) AS project,
-                   max(v.display_name) AS volume_name, max(v.deleted_at) AS deleted_at
+            SELECT e.host, e.session, list(v.volume ORDER BY v.volume) AS ids, max(v.status) AS status, max(v.project) AS project,
+                   max(v.name) AS volume_name, max(v.deleted_at) AS deleted_at
               FROM empty e
-              JOIN cinder_volumes v ON e.volume IN (v.id, v._name_id)
+              JOIN stored_volumes v ON v.stored = e.volume
              GROUP BY e.host, e.session)
         SELECT e.host || '/' || e.session || '/' || e.target AS key, NULL AS server, e.host, e.session, e.target, e.portal, e.state, e.connection,
                e.volume, v.volume_name, v.project, v.status AS volume_status, v.deleted_at AS volume_deleted_at,
-               list_sort(list_distinct(list_concat(n.known_as, [e.volume], v.ids))) AS also,
+               list_sort(list_distinct(list_concat(
+                   [e.host, e.volume], v.ids, (SELECT list(n.node) FROM live_compute_nodes n WHERE n.host = e.host)))) AS also,
                [e.host] AS hosts, NULL AS cells, NULL AS since, 'host:' || e.host AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM empty e
-          JOIN names n ON n.host = e.host
           JOIN volumes v ON v.host = e.host AND v.session = e.session
          WHERE NOT EXISTS (SELECT 1 FROM live_attachments a
                             WHERE list_contains(v.ids, a.volume)

@@ -1,7 +1,8 @@
 """A small damaged cloud in a folder, for those who have none at hand: no server, no root, no network.
 
-Nova's databases are SQLite files, each hypervisor is a folder with domains, disks and processes, and a stand-in answers
-for virsh.  `cloud.py` tells what is wrong in it, and what only looks so.
+Nova's and Cinder's databases are SQLite files, each hypervisor is a folder with domains, disks, processes, iSCSI
+sessions and devices, and stand-ins answer for virsh, iscsiadm and multipath.  `cloud.py` tells what is wrong in it, and
+what only looks so.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
-import sys
 from pathlib import Path
 
 from cloudfsck.model import Trouble
@@ -21,7 +21,8 @@ _OURS = ("cloudfsck.toml", "databases", "hosts", "state")
 def make(directory: Path, *, by_hand: bool = False) -> Path:
     """Make the demo cloud in `directory`, in place of an earlier one, and return the path of its configuration.
 
-    `by_hand` adds damage that no program repairs.  Raises Trouble if something else is in the directory.
+    `by_hand` adds damage that no program repairs, or only Cinder's API.  Raises Trouble if something else is in the
+    directory.
     """
     # Not at the top: `python -m cloudfsck.demo.virsh` imports this package first, and answers in an instant.
     from cloudfsck.demo import cloud, databases, hosts
@@ -78,10 +79,14 @@ service_down_time = 315360000
 # Without it nothing is said of volumes.
 database = {_quoted(f"sqlite:///{files['cinder']}")}
 
+# What only Cinder's API may change is found here, and refused: the demo has no such API.  With a real cloud this names
+# an administrator's entry of clouds.yaml:
+# [write.cinder]
+# cloud = "admin"
+
 [hosts]
 # A real cloud's hosts are reached by SSH: transport = "ssh", and [read.ssh] names a key that may only read.
 transport = "local"
-python = {_quoted(sys.executable)}
 
 # How long what was found stands on each rung before the next step.  Set 0 to see the next step at once.
 [ladder]
@@ -97,6 +102,7 @@ settle_factor = 0
         text += f"""
 # Each host is a folder here.  A real host needs no section of its own.
 [host.{host}]
+python = {_quoted(str(place / "bin/python3"))}
 virsh = [{_quoted(str(place / "virsh"))}]
 nova_conf = [{_quoted(str(place / "nova.conf"))}]
 proc = {_quoted(str(place / "proc"))}

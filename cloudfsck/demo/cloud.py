@@ -62,6 +62,24 @@ class Folder:
 
 
 @dataclass(frozen=True)
+class Way:
+    """How a volume is reached over iSCSI: by each of the portals, at that LUN of the target."""
+
+    portals: tuple[str, ...]
+    target: str
+    lun: int
+    wwid: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of a connection to a server's data volume on a host where nothing uses it."""
+
+    host: str
+    what: Literal["device", "session"]
+
+
+@dataclass(frozen=True)
 class Migration:
     """A row of `migrations`, begun so many days ago."""
 
@@ -89,6 +107,13 @@ class Server:
     cleaned: int = 0
     root: Literal["image", "volume"] = "image"
     data_volume: bool = False
+    #: What its volumes lie on: Ceph, Cinder's own targets by one way or by two, or an array with one target for all.
+    storage: Literal["ceph", "target", "multipath", "array"] = "ceph"
+    #: Whether every path to its volumes is dead.
+    dead: bool = False
+    #: Whether Cinder knows that its volumes are free again.
+    freed: bool = False
+    left: tuple[Left, ...] = ()
     config_drive: bool = False
     uefi: bool = False
     launched_on: str | None = None
@@ -112,6 +137,27 @@ class Server:
         digits = uuid.UUID(self.port).hex
         return f"fa:16:3e:{digits[:2]}:{digits[2:4]}:{digits[4:6]}"
 
+    @property
+    def volumes(self) -> dict[str, str]:
+        """Its volumes by the name of their disks."""
+        targets = ["vda"] * (self.root == "volume") + ["vdb"] * self.data_volume
+        return {target: ident("volume", self.name, target) for target in targets}
+
+    def way(self, target: str) -> Way | None:
+        """How the volume of that disk is reached; None: not over iSCSI."""
+        volume = self.volumes[target]
+        wwid = "6001405" + uuid.UUID(volume).hex[:25]
+        own = f"iqn.2010-10.org.openstack:volume-{volume}"
+        match self.storage:
+            case "target":
+                return Way(("192.0.2.130:3260",), own, 0, wwid)
+            case "multipath":
+                return Way(("192.0.2.131:3260", "192.0.2.132:3260"), own, 0, wwid)
+            case "array":
+                array = "iqn.1992-08.com.netapp:sn.5f3a2c7e11d811ee:vs.4"
+                return Way(("192.0.2.140:3260",), array, 1 + int(volume[:4], 16) % 200, wwid)
+        return None
+
 
 def _server(name: str, host: str, **facts: object) -> Server:
     """A server that is where Nova has it, in one of the usual states."""
@@ -133,9 +179,9 @@ def _healthy() -> list[Server]:
         _server("web-2", "compute1"),
         _server("web-3", "compute2"),
         _server("web-4", "compute3"),
-        _server("db-1", "compute1", data_volume=True),
+        _server("db-1", "compute1", data_volume=True, storage="multipath"),
         _server("db-2", "compute3", root="volume"),
-        _server("db-3", "compute4", root="volume", data_volume=True),
+        _server("db-3", "compute4", root="volume", data_volume=True, storage="multipath"),
         _server("cache-1", "compute1", **off),
         _server("cache-2", "compute2"),
         _server("mail-1", "compute2", project="bank", **off),
@@ -143,7 +189,7 @@ def _healthy() -> list[Server]:
         _server("crm-1", "compute4", project="bank"),
         _server("crm-2", "compute5", project="bank"),
         _server("crm-4", "compute4", project="bank", vm_state="paused", power=3),
-        _server("ledger-1", "compute1", project="bank", data_volume=True),
+        _server("ledger-1", "compute1", project="bank", data_volume=True, storage="target"),
         _server("video-1", "compute3", project="media"),
         _server("video-2", "compute4", project="media"),
         _server("video-3", "compute5", project="media", config_drive=True),
@@ -154,7 +200,7 @@ def _healthy() -> list[Server]:
         _server("ci-2", "compute2", project="lab", created=3.0),
         _server("ci-3", "compute4", project="lab", created=3.0),
         _server("ci-4", "compute5", project="lab", created=3.0),
-        _server("git-1", "compute5", project="lab", data_volume=True),
+        _server("git-1", "compute5", project="lab", data_volume=True, storage="array"),
         _server("test-1", "compute3", project="lab", vm_state="suspended", power=4),
         _server("test-2", "compute4", project="lab", **off),
         _server("wiki-1", "compute5", project="lab"),
@@ -234,6 +280,14 @@ def _damage() -> list[Server]:
                 migrations=(Migration("live-migration", "completed", "compute4", "compute5", 7.0),),
                 guests=(Guest("compute5", up=7.0), Guest("compute4", "shut off", "migrated", None)),
                 about="it was live-migrated, and somebody defined it on its old host again"),
+        _server("orders-2", "compute5", launched_on="compute4", data_volume=True, storage="multipath",
+                migrations=(Migration("live-migration", "completed", "compute4", "compute5", 8.0),),
+                left=(Left("compute4", "device"),),
+                about="it was live-migrated, and os-brick could not remove its volume's device on its old host"),
+        Server("git-2", "cell2", "compute5", project="lab", vm_state="deleted", power=0, deleted=6.0, row="deleted",
+               cleaned=1, launched_on="compute5", data_volume=True, storage="target", freed=True,
+               left=(Left("compute5", "session"),),
+               about="nova-compute was killed when it had removed the volume's device, before it logged out"),
     ]  # fmt: skip
 
 
@@ -251,6 +305,12 @@ def _damage_by_hand() -> list[Server]:
                 about="its guest is off, and Nova still calls it active"),
         Server("queue-5", "cell2", "compute4", vm_state="deleted", power=0, launched_on="compute4",
                about="nova-compute died at the very end of its deletion: the row is still there"),
+        Server("git-3", "cell2", "compute5", project="lab", vm_state="deleted", power=0, deleted=9.0, row="deleted",
+               cleaned=1, launched_on="compute5", data_volume=True, storage="array", freed=True,
+               left=(Left("compute5", "device"),),
+               about="a LUN of the array is left beside git-1's, and nothing says which volume it was"),
+        _server("video-4", "compute4", project="media", data_volume=True, storage="multipath", dead=True,
+                about="its volume's target is gone, and with it every path"),
         Server("reports-3", "cell1", "compute3", vm_state="deleted", power=0, deleted=6.0, row="deleted", cleaned=1,
                launched_on="compute3", data_volume=True,
                about="deleted while Cinder did not answer: its volume is still attached to it"),
@@ -258,7 +318,7 @@ def _damage_by_hand() -> list[Server]:
 
 
 def servers(by_hand: bool) -> list[Server]:
-    """Every server of the demo; `by_hand` adds damage that no program repairs."""
+    """Every server of the demo; `by_hand` adds damage that no program repairs, or only Cinder's API."""
     return _healthy() + _innocent() + _damage() + (_damage_by_hand() if by_hand else [])
 
 

@@ -186,8 +186,8 @@ def _disks(server: Server, now: dt.datetime) -> Iterator[Row]:
     images = [("vda", 0)] * (server.root == "image")
     dead = server.row in ("deleted", "shadow")
     for nth, (target, boot) in enumerate([*images, *volumes]):
-        volume = volume_of(server, target) if (target, boot) in volumes else None
-        info = {"driver_volume_type": "rbd", "serial": volume, "data": _data(str(volume))}
+        volume = server.volumes[target] if (target, boot) in volumes else None
+        info = {**_connection(server, target), "serial": volume} if volume else None
         yield {
             "uuid": cloud.ident("block device", server.name, target),
             "instance_uuid": server.uuid,
@@ -203,32 +203,48 @@ def _disks(server: Server, now: dt.datetime) -> Iterator[Row]:
             "updated_at": _ago(now, server.created),
             "deleted_at": _ago(now, server.deleted) if dead else None,
             "deleted": nth + 1 if dead else 0,
-            "connection_info": json.dumps(info) if volume else None,
+            "connection_info": json.dumps(info) if info else None,
         }
 
 
-def _data(volume: str) -> dict[str, Any]:
-    """What Cinder's driver says of how to reach a volume."""
-    name = f"volumes/volume-{volume}"
-    return {"name": name, "hosts": ["192.0.2.201"], "ports": ["6789"], "volume_id": volume, "keyring": SECRETS[1]}
+def _connection(server: Server, target: str) -> dict[str, Any]:
+    """What Cinder's driver says of how to reach a volume, as Nova keeps it."""
+    volume = server.volumes[target]
+    way = server.way(target)
+    data: dict[str, Any] = {"volume_id": volume}
+    if way is None:
+        name = f"volumes/volume-{volume}"
+        data |= {"name": name, "hosts": ["192.0.2.201"], "ports": ["6789"], "keyring": SECRETS[1]}
+    else:
+        login = {"auth_method": "CHAP", "auth_username": volume[:8], "auth_password": SECRETS[1]}
+        data |= {"target_portal": way.portals[0], "target_iqn": way.target, "target_lun": way.lun, **login}
+    if way is not None and len(way.portals) > 1:
+        many = len(way.portals)
+        data |= {"target_portals": way.portals, "target_iqns": [way.target] * many, "target_luns": [way.lun] * many}
+    return {"driver_volume_type": "rbd" if way is None else "iscsi", "data": data}
 
 
 def _cinder(servers: list[Server], now: dt.datetime) -> Rows:
     volumes: list[Row] = []
     attachments: list[Row] = []
     for server in servers:
-        for target in ["vda"] * (server.root == "volume") + ["vdb"] * server.data_volume:
-            volume = volume_of(server, target)
+        for target, volume in server.volumes.items():
             status, attach = ("in-use", "attached") if server.host else ("reserved", "reserved")
+            if server.freed:
+                status, attach = "available", "detached"
             dates = {"created_at": _ago(now, server.created), "updated_at": _ago(now, server.created), "deleted": 0}
             volumes.append({
                 "id": volume, "project_id": cloud.project(server.project), "display_name": f"{server.name}-{target}",
-                "host": "controller@ceph#volumes", "size": 1, "status": status, "attach_status": attach,
+                "host": f"controller@{server.storage}#volumes", "size": 1, "status": status, "attach_status": attach,
                 "multiattach": 0, "bootable": int(target == "vda"), "use_quota": 1, **dates,
             })  # fmt: skip
+            if server.freed:
+                continue
             # One that is shelved away keeps its volume, and reaches it from nowhere.
-            info = {"driver_volume_type": "rbd", **_data(volume)} if server.host else None
-            connector = {"host": cloud.NODES[server.host], "initiator": None} if server.host else None
+            said = _connection(server, target)
+            info = {"driver_volume_type": said["driver_volume_type"], **said["data"]} if server.host else None
+            initiator = f"iqn.1993-08.org.debian:01:{cloud.ident('initiator', server.host or '')[:12]}"
+            connector = {"host": server.host, "initiator": initiator} if server.host else None
             attachments.append({
                 "id": cloud.ident("attachment", server.name, target), "volume_id": volume,
                 "instance_uuid": server.uuid, "attached_host": connector and connector["host"],
@@ -237,10 +253,6 @@ def _cinder(servers: list[Server], now: dt.datetime) -> Rows:
                 "connector": json.dumps(connector) if connector else None, **dates,
             })  # fmt: skip
     return {"volumes": volumes, "volume_attachment": attachments}
-
-
-def volume_of(server: Server, target: str) -> str:
-    return cloud.ident("volume", server.name, target)
 
 
 def _services(cell: str, now: dt.datetime) -> list[Row]:

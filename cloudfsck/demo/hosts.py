@@ -1,4 +1,5 @@
-"""The demo's hypervisors as folders: nova.conf, instances with disk images, domains, and a /proc with processes."""
+"""The demo's hypervisors as folders: nova.conf, instances with disk images, domains, a /proc with processes, and the
+sysfs and /dev of what they are connected to."""
 
 from __future__ import annotations
 
@@ -12,9 +13,8 @@ import struct
 import sys
 from pathlib import Path
 
-from cloudfsck.demo import cloud, virsh
-from cloudfsck.demo.cloud import Folder, Guest, Server
-from cloudfsck.demo.databases import volume_of
+from cloudfsck.demo import cloud, kernel, virsh
+from cloudfsck.demo.cloud import Folder, Guest, Server, Way
 
 MIB = 1 << 20
 _CLUSTER = 1 << 16
@@ -34,20 +34,33 @@ def write(folder: Path, servers: list[Server], now: dt.datetime) -> dict[str, Pa
     # The longest run has the smallest id.
     runs = [(guest, server) for server in servers for guest in server.guests]
     for guest, server in sorted(runs, key=lambda run: -(run[0].up or 0)):
-        _domain(places[guest.host], server, guest, number[server.name], now)
+        devices = _connected(places[guest.host], server) if guest.up is not None else {}
+        _domain(places[guest.host], server, guest, number[server.name], now, devices)
+    for server in servers:
+        for left in server.left:
+            way = server.way("vdb")
+            assert way is not None
+            if left.what == "device":
+                _device(places[left.host], way, up=True)
+            else:
+                kernel.Storage(str(places[left.host])).session(way.target, way.portals[0])
     _operators_own(places["compute3"], now)
     return places
 
 
 def _host(place: Path, host: str, now: dt.datetime) -> None:
-    folders = ("instances/_base", "instances/locks", "instances/snapshots", "proc", "sys/class/block", "dev")
+    folders = ("instances/_base", "instances/locks", "instances/snapshots", "proc", "locks", "bin")
     for name in ("libvirt/nvram", *folders, "cloudfsck"):
         (place / name).mkdir(parents=True)
+    kernel.Storage(str(place)).make()
     # What nova-compute itself keeps there.
     instances = str(place / "instances").replace("$", "$$")
     (place / "nova.conf").write_text(
         f"[DEFAULT]\nhost = {host}\nstate_path = {str(place).replace('$', '$$')}\ninstances_path = {instances}\n"
+        f"[oslo_concurrency]\nlock_path = {str(place / 'locks').replace('$', '$$')}\n"
     )
+    # os-brick made it when it first connected a volume.
+    (place / "locks" / "os-brick-connect_volume").touch()
     (place / "compute_id").write_text(cloud.ident("node", host) + "\n")
     seen = now.replace(tzinfo=dt.UTC).timestamp() - 1200
     (place / "instances" / "compute_nodes").write_text(json.dumps({host: seen}))
@@ -56,24 +69,54 @@ def _host(place: Path, host: str, now: dt.datetime) -> None:
         with _base(place, image).open("wb") as file:
             file.write(random.Random(image).randbytes(_CLUSTER))
             file.truncate(16 * MIB)
-    # The stand-in goes by the name of virsh: cloudfsck runs nothing else on a hypervisor.
-    script = place / "virsh"
-    # Imported, not run as a file: it is called often, and an import is compiled once.
-    folder = str(Path(virsh.__file__).resolve().parent)
-    start = f"import sys; sys.path.append({folder!r}); import virsh; sys.exit(virsh.main(sys.argv[1:]))"
-    words = [sys.executable, "-I", "-S", "-c", start, str(place)]
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    script.chmod(0o755)
+    _program(place / "virsh", "virsh", place)
+    for name in kernel.PROGRAMS:
+        _program(place / "bin" / name, "kernel", place, name)
     proc = place / "proc"
     boot = int(now.replace(tzinfo=dt.UTC).timestamp()) - _BOOTED_DAYS * 86400
     (proc / "stat").write_text(f"cpu  1 0 1 1 0 0 0 0 0 0\nbtime {boot}\nprocesses 4711\n")
     (proc / "sys/kernel/random").mkdir(parents=True)
     (proc / "sys/kernel/random/boot_id").write_text(cloud.ident("boot", host) + "\n")
     (proc / "sys/kernel/hostname").write_text(cloud.NODES[host] + "\n")
-    (proc / "1/fd").mkdir(parents=True)
-    (proc / "1/cmdline").write_bytes(b"/sbin/init\0")
-    (proc / "1/stat").write_text("1 (systemd) S 0 1 1 " + "0 " * 48 + "\n")
-    (proc / "1/maps").write_text("")
+    _process(proc / "1", "systemd", "/sbin/init")
+    _process(proc / str(kernel.MULTIPATHD), "multipathd", "/sbin/multipathd", "-d", "-s")
+    if host != cloud.DEAD:
+        words = ("/usr/bin/python3", "/usr/bin/nova-compute", "--config-file", str(place / "nova.conf"))
+        _process(proc / "800", "nova-compute", *words)
+
+
+def _program(script: Path, module: str, *words: object) -> None:
+    """A stand-in on a host, by the name under which cloudfsck runs it there."""
+    # Imported, not run as a file: it is called often, and an import is compiled once.
+    folder = str(Path(kernel.__file__).resolve().parent)
+    start = f"import sys; sys.path.append({folder!r}); import {module}; sys.exit({module}.main(sys.argv[1:]))"
+    command = [sys.executable, "-I", "-S", "-c", start, *map(str, words)]
+    script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    script.chmod(0o755)
+
+
+def _process(folder: Path, name: str, *words: str) -> None:
+    (folder / "fd").mkdir(parents=True)
+    (folder / "comm").write_text(f"{name}\n")
+    (folder / "cmdline").write_bytes(b"".join(os.fsencode(word) + b"\0" for word in words))
+    (folder / "stat").write_text(f"{folder.name} ({name}) S 0 1 1 " + "0 " * 48 + "\n")
+    (folder / "environ").write_bytes(b"")
+    (folder / "maps").write_text("")
+    for link in ("cwd", "root"):
+        (folder / link).symlink_to("/")
+
+
+def _connected(place: Path, server: Server) -> dict[str, str]:
+    """What its host gives a server for those of its volumes that are devices there, by their disks."""
+    ways = {target: way for target in server.volumes if (way := server.way(target)) is not None}
+    return {target: _device(place, way, up=not server.dead) for target, way in ways.items()}
+
+
+def _device(place: Path, way: Way, up: bool) -> str:
+    """Connect a volume, as os-brick does, and return the path that it gives Nova."""
+    storage = kernel.Storage(str(place))
+    disks = [storage.disk(storage.session(way.target, portal, up), way.lun, way.wwid, 1024) for portal in way.portals]
+    return "/dev/" + (disks[0] if len(disks) == 1 else storage.map(disks, way.wwid, 1024))
 
 
 def base_name(image: str) -> str:
@@ -140,11 +183,11 @@ def qcow2(path: Path, backing: Path | None, mib: int) -> None:
         file.truncate(clusters * _CLUSTER)
 
 
-def _domain(place: Path, server: Server, guest: Guest, number: int, now: dt.datetime) -> None:
+def _domain(place: Path, server: Server, guest: Guest, number: int, now: dt.datetime, devices: dict[str, str]) -> None:
     name = f"instance-{number:08x}"
     host = virsh.Host(place)
     domain = virsh.Domain(
-        name, server.uuid, _xml(place, server, name, now), None, guest.state, guest.reason, guest.persistent,
+        name, server.uuid, _xml(place, server, name, now, devices), None, guest.state, guest.reason, guest.persistent,
         managed_save=guest.managed_save, job=guest.job,
     )  # fmt: skip
     if server.uefi:
@@ -155,7 +198,7 @@ def _domain(place: Path, server: Server, guest: Guest, number: int, now: dt.date
     host.save(domain)
 
 
-def _xml(place: Path, server: Server, name: str, now: dt.datetime) -> str:
+def _xml(place: Path, server: Server, name: str, now: dt.datetime, devices: dict[str, str]) -> str:
     """The definition that Nova gives a server, as libvirt shows it."""
     here = place / "instances" / server.uuid
     created = (now - dt.timedelta(days=server.created)).strftime("%Y-%m-%d %H:%M:%S")
@@ -165,10 +208,8 @@ def _xml(place: Path, server: Server, name: str, now: dt.datetime) -> str:
         disks.append(_file_disk(here / "disk", "vdb"))
     elif server.root == "image":
         disks.append(_file_disk(here / "disk", "vda"))
-    else:
-        disks.append(_volume_disk(volume_of(server, "vda"), "vda"))
-    if server.data_volume:
-        disks.append(_volume_disk(volume_of(server, "vdb"), "vdb"))
+    for target, volume in server.volumes.items():
+        disks.append(_volume_disk(volume, target, devices.get(target)))
     if server.config_drive:
         disks.append(_file_disk(here / "disk.config", "sda", "raw", "cdrom"))
     nvram = virsh.escape(str(place / "libvirt/nvram" / f"{name}_VARS.fd"))
@@ -264,7 +305,15 @@ def _file_disk(path: Path, target: str, kind: str = "qcow2", device: str = "disk
 """
 
 
-def _volume_disk(volume: str, target: str) -> str:
+def _volume_disk(volume: str, target: str, device: str | None) -> str:
+    if device is not None:
+        return f"""    <disk type='block' device='disk'>
+      <driver name='qemu' type='raw' cache='none' io='native'/>
+      <source dev='{device}'/>
+      <target dev='{target}' bus='virtio'/>
+      <serial>{volume}</serial>
+    </disk>
+"""
     return f"""    <disk type='network' device='disk'>
       <driver name='qemu' type='raw' cache='writeback' discard='unmap'/>
       <source protocol='rbd' name='volumes/volume-{volume}'>

@@ -3,8 +3,8 @@
     python -m cloudfsck.demo.virsh DIR/hosts/compute1 list --all
 
 The folder's `libvirt/` holds a domain as two files, its definition and what libvirt knows of its run.  It stands alone
-(standard library, nothing of ours) and does without dataclasses, which take half as long to import as all the rest, so
-that each call is over in an instant; it never touches a real hypervisor.
+(standard library, nothing of ours), does without dataclasses, and imports only where it is needed what few calls need:
+to import takes longer than all the rest.  So each call is over in an instant; it never touches a real hypervisor.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import fcntl
 import json
 import os
 import re
-import shlex
-import shutil
 import struct
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+TYPE_CHECKING = False  # as typing's, which takes as long to import as pathlib
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 VERSION = """Compiled against library: libvirt 9.0.0
 Using library: libvirt 9.0.0
@@ -68,17 +69,19 @@ class Domain:
         self.job = job
         self.pid = pid
 
-    def element(self) -> ElementTree.Element:
+    def element(self) -> Element:
+        from xml.etree import ElementTree
+
         return ElementTree.fromstring(self.xml)
 
     def disks(self) -> list[tuple[str, str]]:
-        """(target, source) of each disk that is a file."""
+        """(target, source) of each disk that is a file or a device."""
         return [
-            (target.get("dev", ""), source.get("file", ""))
+            (target.get("dev", ""), path)
             for disk in self.element().findall("devices/disk")
             if (target := disk.find("target")) is not None
             and (source := disk.find("source")) is not None
-            and source.get("file")
+            and (path := source.get("file") or source.get("dev"))
         ]
 
     def nvram(self) -> str | None:
@@ -99,21 +102,29 @@ class Host:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    def path(self, source: str) -> str:
+        """Where a file or a device of this host lies."""
+        return os.path.realpath(str(self.folder) + source) if source.startswith("/dev/") else source
+
     def domains(self) -> list[Domain]:
         """All domains, in the order in which virsh lists them: by id, then the inactive ones by name."""
-        found = []
-        for path in self.state.glob("*.json"):
-            facts = json.loads(path.read_text())
-            found.append(Domain(xml=path.with_suffix(".xml").read_text(), **facts))
+        found = [self._load(path) for path in self.state.glob("*.json")]
         return sorted(found, key=lambda domain: (domain.id is None, domain.id or 0, domain.name))
 
     def find(self, text: str) -> Domain:
         """The domain of that id, UUID or name."""
+        if len(text) == 36 and (self.state / f"{text}.json").exists():  # it is asked for by its UUID, and often
+            return self._load(self.state / f"{text}.json")
+        known = self.domains()
         for key in ("id", "uuid", "name"):
-            for domain in self.domains():
+            for domain in known:
                 if str(getattr(domain, key)) == text:
                     return domain
         raise Wrong(f"failed to get domain '{text}'")
+
+    @staticmethod
+    def _load(path: Path) -> Domain:
+        return Domain(xml=path.with_suffix(".xml").read_text(), **json.loads(path.read_text()))
 
     def save(self, domain: Domain) -> None:
         facts = dict(vars(domain))
@@ -130,7 +141,7 @@ class Host:
         domain.pid = 2000 + 17 * domain.id
         domain.state, domain.reason = state, reason
         folder = self.proc / f".{domain.pid}"
-        shutil.rmtree(folder, ignore_errors=True)
+        _rmtree(folder)
         (folder / "fd").mkdir(parents=True)
         name = f"guest={domain.name.replace(',', ',,')},debug-threads=on"
         words = ["/usr/bin/qemu-system-x86_64", "-name", name, "-S", "-machine", "pc-i440fx-7.2,accel=kvm"]
@@ -143,7 +154,8 @@ class Host:
         (folder / "maps").write_text("")
         for link in ("cwd", "root"):
             (folder / link).symlink_to("/")
-        files = [path for _, top in domain.disks() for path in (top, *backing_chain(top))]
+        tops = [self.path(source) for _, source in domain.disks()]
+        files = [path for top in tops for path in (top, *backing_chain(top))]
         for number, path in enumerate(["/dev/null", *files]):
             (folder / "fd" / str(number)).symlink_to(path)
         folder.rename(self.proc / str(domain.pid))
@@ -154,7 +166,7 @@ class Host:
         gone = self.proc / f".{domain.pid}-gone"
         if folder.exists():
             folder.rename(gone)
-            shutil.rmtree(gone)
+            _rmtree(gone)
         domain.id = domain.pid = domain.job = None
         domain.state, domain.reason = "shut off", reason
         if domain.persistent:
@@ -172,6 +184,12 @@ class Host:
         found = re.search(r"^btime (\d+)", (self.proc / "stat").read_text(), re.MULTILINE)
         assert found is not None
         return int(found[1])
+
+
+def _rmtree(path: Path) -> None:
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _write(path: Path, text: str) -> None:
@@ -413,7 +431,7 @@ def _start(call: Call) -> str:
     call.writing("start", "virDomainCreateWithFlags" if paused else "virDomainCreate")
     for _, top in domain.disks():
         for path in (top, *backing_chain(top)):
-            if not os.path.exists(path):
+            if not os.path.exists(call.host.path(path)):
                 what = f"storage file '{top}'" if path == top else f"backing file '{path}' of storage file '{top}'"
                 raise call.failing("start", f"Cannot access {what} (as uid:0, gid:0): No such file or directory")
     reason = "user" if paused else "restored" if domain.managed_save else "booted"
@@ -444,6 +462,8 @@ def _undefine(call: Call) -> str:
 
 
 def _define(call: Call) -> str:
+    from xml.etree import ElementTree
+
     file = call.given["file"]
     try:
         text = Path(file).read_text()
@@ -567,6 +587,10 @@ def parse(words: list[str]) -> tuple[Command, frozenset[str], dict[str, str]]:
 
 def split(line: str) -> list[list[str]]:
     """The commands of a line, which are apart by semicolons."""
+    if not set(line) & set("\"';\\#"):
+        return [words] if (words := line.split()) else []
+    import shlex
+
     lexer = shlex.shlex(line, posix=True, punctuation_chars=";")
     lexer.whitespace_split = True
     commands: list[list[str]] = [[]]

@@ -1,14 +1,15 @@
 """Read a cloud into a snapshot, in the order that makes a finding safe; the only code that reads the outside.
 
-What may be condemned is read before what may acquit it: first the roster, then the hypervisors, then Cinder, then
-Nova's API database, its cells last, and with them the roster again.  The same path reads everything or a scope.
+What may be condemned is read before what may acquit it: first the roster, then the hypervisors and the storage
+backends, then Cinder, then Nova's API database, its cells last, and with them the roster again.  The same path reads
+everything or a scope.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from cloudfsck.config import Config, Place
 from cloudfsck.model import Gap, Hold, Piece, Scope, Trouble
 from cloudfsck.remote import Target
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import cinder, hypervisors, nova, schema
+from cloudfsck.sources import backends, cinder, hypervisors, nova, schema
 from cloudfsck.sources.database import Database, Login, Unreadable
 
 #: Hypervisor types that nova-compute's libvirt driver reports (nova/virt/libvirt/host.py: get_driver_type).
@@ -85,6 +86,17 @@ class Sources:
             else:
                 self._cells = nova.cells(self._api, self.login, self.config.nova.template)
         return self._cells
+
+    def database(self, part: str) -> Database:
+        """The database of a cell.  Raises Trouble if there is none of that name, or nobody can say."""
+        try:
+            cells = self.cells()
+        except Unreadable as error:
+            raise Trouble(str(error)) from error
+        for database in cells:
+            if database.name == part:
+                return database
+        raise Trouble(f"Nova has no cell {part!r}")
 
     def services(self) -> list[Database]:
         """The databases of the services beside Nova."""
@@ -151,7 +163,11 @@ class Sources:
                 snapshot.add(waiting)
                 waiting = []
         snapshot.add(waiting)
+        snapshot.add(self._backends(roster, Scope()))
         self._databases(snapshot, Scope(), progress)
+        # Ceph tells image by image who uses one: only of those that may be left over is that asked.
+        ids = backends.suspects(snapshot)
+        snapshot.add(backends.uses(self._backends(roster, Scope(frozenset(), None, ids))))
         self._roster_again(snapshot, roster)
         return snapshot
 
@@ -174,16 +190,21 @@ class Sources:
         asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
         for pieces in self._hosts(roster, asked, scope):
             yield from pieces
+        yield from self._backends(roster, scope)
         yield from self._cinder(scope)
 
-    def look(self, scope: Scope) -> Snapshot:
-        """Read what the hypervisors of a scope hold now, and Cinder of its volumes, and nothing else."""
-        roster = self._roster_for(scope)
-        asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
+    def look(self, scope: Scope, part: str) -> Snapshot:
+        """Read what acts change, and nothing else: of the hypervisors of a scope what they hold now, or of Cinder its
+        volumes, or of a cell the volumes of its servers."""
         snapshot = Snapshot.create()
-        snapshot.add(piece for pieces in self._hosts(roster, asked, scope) for piece in pieces)
-        if scope.also:
+        if not part:
+            roster = self._roster_for(scope)
+            asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
+            snapshot.add(piece for pieces in self._hosts(roster, asked, scope) for piece in pieces)
+        elif part == tables.CINDER:
             snapshot.add(self._cinder(scope))
+        else:
+            snapshot.add(nova.read_cell(self.database(part), scope, frozenset({"nova_block_device_mapping"})))
         snapshot.add(self._own())
         _part_twins(snapshot)
         return snapshot
@@ -234,6 +255,23 @@ class Sources:
             yield hypervisors.gaps(unknown, "Nova does not know this host any more")
         if known:
             yield from hypervisors.read(known, self.config.read.ssh, scope, called)
+
+    def _backends(self, roster: Roster, scope: Scope) -> Iterator[Piece]:
+        """The storage backends that a scope asks for, each on the host where our configuration says."""
+        asked = []
+        for name, backend in self.config.backend.items():
+            if scope.backends is not None and name not in scope.backends:
+                continue
+            host = roster.hosts.get(backend.host) or Host(backend.host, None, None, None, False, False)
+            try:
+                target, _ = self.target(host)
+            except Unreadable as error:
+                yield from backends.gaps(name, str(error))
+                continue
+            here = replace(target, host=name, transport="local" if backend.host == "here" else target.transport)
+            asked.append((here, backend))
+        if asked:
+            yield from backends.read(asked, self.config.read.ssh, scope)
 
     def _databases(self, snapshot: Snapshot, scope: Scope, progress: Progress) -> None:
         progress("databases", 0, 1)

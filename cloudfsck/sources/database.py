@@ -1,7 +1,8 @@
 """One service database (MariaDB, MySQL, PostgreSQL, SQLite): it reads, never writes, and never shows a password.
 
 `Database.open` proves within seconds that the database answers, who it is and what may be read; then `Reading.bulk`
-streams a whole table and `Database.transaction` reads few rows of many tables in one snapshot.
+streams a whole table and `Database.transaction` reads few rows of many tables in one snapshot.  Every session is
+read-only, but for one of a `Database` that acts/database.py alone makes: that one may write.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import connectorx
 CONNECT_SECONDS = 10
 FEW_SECONDS = 60
 BULK_SECONDS = 900
+HELD_SECONDS = 5
 CHUNK = 1000
 BATCH = 10_000
 
@@ -56,13 +58,15 @@ class Login:
 class Database:
     """Where a database is and who reads it.  Of a URL only the backend, host, port and database are kept.
 
-    `flaw` says why it cannot be read at all, where that is known before anyone tries: reading it says so.
+    `flaw` says why it cannot be read at all, where that is known before anyone tries: reading it says so.  `writes`:
+    its sessions may write, under the account of [write.database].
     """
 
     name: str
     url: str = field(repr=False)
     login: Login = field(default_factory=Login)
     flaw: str = ""
+    writes: bool = False
 
     def __post_init__(self) -> None:
         # Not even in a value that nobody prints: an account that stands in a service's own URL can write.
@@ -119,6 +123,11 @@ class Database:
             with _hushed():
                 connection.close()
             engine.dispose()
+
+    @property
+    def account(self) -> str:
+        """The section of the configuration that names its account."""
+        return "[write.database]" if self.writes else "[read.database]"
 
     def scrub(self, text: str) -> str:
         """The text on one line, without the password, however it is spelled."""
@@ -177,7 +186,7 @@ class Reading:
             #: The tables and columns that the account is shown, with their types.
             self.columns = backend.columns(connection)
         if not self.columns:
-            raise Unreadable(f"{database}: it shows no table to {database.login.user!r} (check [read.database])")
+            raise Unreadable(f"{database}: it shows no table to {database.login.user!r} (check {database.account})")
 
     def clock(self) -> dt.datetime:
         """What the server's clock says, UTC.  In a transaction: what it said right before its snapshot."""
@@ -319,12 +328,15 @@ class _Backend(Protocol):
     """What one kind of server is asked, and how."""
 
     clock: str
+    #: What ends a SELECT so that nobody changes its rows before our transaction ends; empty where that takes a right to
+    #: change them, or where beginning the transaction does it.
+    share: str
 
     def engine(self) -> sa.Engine:
         """Where the connection is made, within seconds; TLS verified if it is demanded."""
 
     def prepare(self, connection: sa.Connection) -> None:
-        """Makes the session read-only and bounds its statements."""
+        """Makes the session read-only, unless it is to write, and bounds its statements."""
 
     def bounds(self, seconds: int) -> list[str]:
         """The statements that bound the time of those that follow."""
@@ -342,7 +354,8 @@ class _Backend(Protocol):
         """Whether what is not shown is not there either."""
 
     def begin(self, connection: sa.Connection) -> list[str]:
-        """The statements that begin a read-only transaction with one snapshot."""
+        """The statements that begin a read-only transaction with one snapshot; where it is to write, one that sees the
+        newest of what is committed, and waits `HELD_SECONDS` for a row that somebody else is changing."""
 
     def apart(self, connection: sa.Connection) -> AbstractContextManager[None]:
         """A frame in which a failing statement leaves the transaction that is open whole."""
@@ -358,6 +371,7 @@ class _MySQL:
     """MariaDB and MySQL."""
 
     clock = "SELECT UTC_TIMESTAMP(6)"
+    share = " LOCK IN SHARE MODE"
     # As many as there are: server_uid is MariaDB's, and only its later releases have it; server_uuid is MySQL's.
     _identity = ("hostname", "port", "server_id", "server_uid", "server_uuid")
 
@@ -388,13 +402,14 @@ class _MySQL:
             socket = getattr(connection.connection.driver_connection, "_sock", None)
             # Older releases of PyMySQL go on in plain text when the server offers no TLS.
             if not isinstance(socket, ssl.SSLSocket):
-                raise Unreadable("the server offers no TLS, and [read.database] demands it")
+                raise Unreadable(f"the server offers no TLS, and {self.database.account} demands it")
         names = ", ".join(f"'{n}'" for n in (*self._identity, "read_only", "super_read_only", "wsrep_on", "version"))
         self._variables = {
             str(name).lower(): str(value)
             for name, value in connection.exec_driver_sql(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})")
         }
-        for statement in ["SET SESSION TRANSACTION READ ONLY", *self.bounds(FEW_SECONDS)]:
+        may = "READ WRITE" if self.database.writes else "READ ONLY"
+        for statement in [f"SET SESSION TRANSACTION {may}", *self.bounds(FEW_SECONDS)]:
             connection.exec_driver_sql(statement)
 
     def bounds(self, seconds: int) -> list[str]:
@@ -446,14 +461,21 @@ class _MySQL:
         try:
             definition = connection.exec_driver_sql(f"SHOW CREATE TABLE {quote(table)}").one()[1]
         except sa.exc.DBAPIError as error:
-            if _number(error) in _ACCOUNT_REFUSED:
+            if number(error) in _ACCOUNT_REFUSED:
                 return False
-            if _number(error) == _UNKNOWN_TABLE:
+            if number(error) == _UNKNOWN_TABLE:
                 return True
             raise
         return bool(column) and f"\n  {quote(column)} ".lower() not in str(definition).lower()
 
     def begin(self, connection: sa.Connection) -> list[str]:
+        if self.database.writes:
+            return [
+                *(["SET SESSION wsrep_sync_wait = 3"] if self._galera else []),
+                f"SET SESSION innodb_lock_wait_timeout = {HELD_SECONDS}",
+                "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                "START TRANSACTION READ WRITE",
+            ]
         # Galera: wait until everything that the cluster has committed is visible on this node.
         wait = ["SET SESSION wsrep_sync_wait = 1"] if self._galera else []
         return [
@@ -492,6 +514,7 @@ class _PostgreSQL:
     """PostgreSQL."""
 
     clock = "SELECT clock_timestamp() AT TIME ZONE 'utc'"
+    share = ""  # FOR SHARE takes the right to update a column of the table
     _server = (
         "md5(concat_ws('|', inet_server_addr(), inet_server_port(), pg_postmaster_start_time() AT TIME ZONE 'utc',"
         " current_database()))"
@@ -516,7 +539,8 @@ class _PostgreSQL:
         )  # fmt: skip
 
     def prepare(self, connection: sa.Connection) -> None:
-        for statement in ["SET default_transaction_read_only = on", *self.bounds(FEW_SECONDS)]:
+        only = "off" if self.database.writes else "on"
+        for statement in [f"SET default_transaction_read_only = {only}", *self.bounds(FEW_SECONDS)]:
             connection.exec_driver_sql(statement)
 
     def bounds(self, seconds: int) -> list[str]:
@@ -551,6 +575,8 @@ class _PostgreSQL:
         return (table, column) not in self._there
 
     def begin(self, connection: sa.Connection) -> list[str]:
+        if self.database.writes:
+            return [f"SET lock_timeout = {HELD_SECONDS * 1000}", "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"]
         return ["BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"]
 
     @contextmanager
@@ -590,14 +616,15 @@ class _SQLite:
     """A file, as small clouds and the demo have it."""
 
     clock = "SELECT strftime('%Y-%m-%d %H:%M:%f', 'now')"
+    share = ""  # who writes has the whole file
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.path = str(sa.make_url(database.url).database)
 
     def engine(self) -> sa.Engine:
-        # mode=ro: without it, a mistyped path makes an empty database.
-        uri = f"file:{urllib.parse.quote(self.path)}?mode=ro"
+        # mode: without it, a mistyped path makes an empty database.
+        uri = f"file:{urllib.parse.quote(self.path)}?mode={'rw' if self.database.writes else 'ro'}"
 
         def connect() -> sqlite3.Connection:
             # The stream may be consumed in another thread than the one that asked for it.
@@ -608,7 +635,7 @@ class _SQLite:
         return sa.create_engine("sqlite://", creator=connect, poolclass=sa.pool.NullPool, hide_parameters=True)
 
     def prepare(self, connection: sa.Connection) -> None:
-        connection.exec_driver_sql("PRAGMA query_only = on")
+        connection.exec_driver_sql(f"PRAGMA query_only = {'off' if self.database.writes else 'on'}")
 
     def bounds(self, seconds: int) -> list[str]:
         return []
@@ -633,7 +660,7 @@ class _SQLite:
         return True
 
     def begin(self, connection: sa.Connection) -> list[str]:
-        return ["BEGIN"]
+        return ["BEGIN IMMEDIATE" if self.database.writes else "BEGIN"]
 
     @contextmanager
     def apart(self, connection: sa.Connection) -> Iterator[None]:
@@ -757,7 +784,7 @@ def _host(url: sa.URL) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _number(error: sa.exc.DBAPIError) -> int | None:
+def number(error: sa.exc.DBAPIError) -> int | None:
     """The number that MariaDB and MySQL give an error."""
     arguments = getattr(error.orig, "args", ())
     return arguments[0] if arguments and isinstance(arguments[0], int) else None
@@ -774,27 +801,28 @@ def _said(database: Database, table: str = "") -> Iterator[None]:
             raise
         raise Unreadable(database.scrub(f"{at}: {error}")) from None
     except sa.exc.DBAPIError as error:
-        raise Unreadable(database.scrub(f"{at}: {_reason(error)}")) from None
+        raise Unreadable(database.scrub(f"{at}: {reason(error, database.account)}")) from None
     except sa.exc.SQLAlchemyError as error:
         raise Unreadable(database.scrub(f"{at}: {error}")) from None
     except (OSError, pa.ArrowException) as error:
         raise Unreadable(database.scrub(f"{at}: {error}")) from None
 
 
-def _reason(error: sa.exc.DBAPIError) -> str:
+def reason(error: sa.exc.DBAPIError, account: str) -> str:
+    """What a driver says, in one sentence; `account` is where to look if the account was refused."""
     arguments: tuple[Any, ...] = getattr(error.orig, "args", ())
-    if (number := _number(error)) is not None:
+    if (code := number(error)) is not None:
         text = str(arguments[1]) if len(arguments) > 1 else str(error.orig)
-        if number in _ACCOUNT_REFUSED:
-            return f"{text[:1].lower()}{text[1:]} (check [read.database])"
-        return f"{text} ({number})"
+        if code in _ACCOUNT_REFUSED:
+            return f"{text[:1].lower()}{text[1:]} (check {account})"
+        return f"{text} ({code})"
     lines = [line.strip() for line in str(error.orig).splitlines() if line.strip()]
     # psycopg ends with advice, and begins with what we have said already.
     text = lines[0] if lines else type(error.orig).__name__
     text = re.sub(r"^connection failed: |connection to server at .*? failed: ", "", text)
     text = re.sub(r"^(FATAL|ERROR): *", "", text)
     if re.search(r"authentication failed|permission denied|does not exist|no pg_hba.conf entry", text):
-        text += " (check [read.database])"
+        text += f" (check {account})"
     return text
 
 

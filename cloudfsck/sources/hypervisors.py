@@ -35,7 +35,8 @@ PARTS: dict[str, str | None] = {
     "block_devices": "storage",
 }
 
-_ARROW = {
+#: How each of our types comes from a source.
+ARROW = {
     "VARCHAR": pa.string(),
     "BIGINT": pa.int64(),
     "INTEGER": pa.int32(),
@@ -49,7 +50,7 @@ _ARROW = {
 
 _SCHEMAS = {
     name: pa.schema([
-        (column.name, _ARROW[column.type]) for column in tables.BY_NAME[name].columns if column.name != "host"
+        (column.name, ARROW[column.type]) for column in tables.BY_NAME[name].columns if column.name != "host"
     ])
     for name in PARTS
 }  # fmt: skip

@@ -1,9 +1,9 @@
 """The file system of a virtual hypervisor: this machine's own programs in one archive, with which a kernel boots.
 
-There is no distribution to unpack and none to start: the archive holds the programs, the libraries that they load, and
-the modules of Debian's cloud kernel, which tests/install-bed unpacks into .cache/kernel/. It is made once for what is
-installed, in .cache/initiator-<digest of that>.img. It is not compressed: a kernel that is emulated takes half a minute
-to unpack it.
+There is no distribution to unpack and none to start: the archive holds the programs, the libraries that they load,
+today's os-brick, and the modules of Debian's cloud kernel. The last two are what tests/install-bed has put into
+.venv-nova/ and .cache/kernel/. It is made once for what is installed, in .cache/initiator-<digest of that>.img. It is
+not compressed: a kernel that is emulated takes half a minute to unpack it.
 """
 
 import hashlib
@@ -20,6 +20,8 @@ from typing import BinaryIO
 from .programs import INSTALLER, REPOSITORY, Missing, need, program, run
 
 KERNEL = REPOSITORY / ".cache" / "kernel"
+#: Today's Nova, and with it today's os-brick; tests/install-bed makes it, with Debian's own Python.
+NOVA = REPOSITORY / ".venv-nova"
 LIBRARIES = Path("/usr/lib/x86_64-linux-gnu")
 
 PROGRAMS = [
@@ -57,7 +59,23 @@ MODULES = [
     "dm-service-time", "dm-crypt", "xts", "aes_generic", "ecb", "nvme-tcp", "nvmet-tcp", "brd",
 ]  # fmt: skip
 #: Parts of Python's library that no program on a hypervisor imports, and that weigh most.
-UNNEEDED = re.compile(r"config-.*|test|idlelib|lib2to3|ensurepip|tkinter|turtledemo|pydoc_data|distutils|dist-packages")
+UNNEEDED = re.compile(
+    r"config-.*|tests?|idlelib|lib2to3|ensurepip|tkinter|turtledemo|pydoc_data|distutils|dist-packages"
+)
+#: Tells what there is of all that is imported where os-brick attaches volumes, below the folder that has it.
+BRICK = """\
+import importlib.metadata, pathlib, sys
+import os_brick.initiator.connector, oslo_concurrency.lockutils, oslo_config.cfg, oslo_log.log
+site = pathlib.Path(os_brick.__file__).parents[1]
+files = [pathlib.Path(each.__file__) for each in sys.modules.values() if getattr(each, "__file__", None)]
+names = {path.relative_to(site).parts[0] for path in files if path.is_relative_to(site)}
+made_by = importlib.metadata.packages_distributions()
+for name in {one for name in names for one in made_by.get(name.partition(".")[0], ())}:
+    names.add(importlib.metadata.distribution(name)._path.name)
+print(*sorted(names))
+"""
+#: Where Debian's Python looks for them.
+PACKAGES = Path("/usr/lib/python3/dist-packages")
 
 USERS = """\
 root:x:0:0:root:/root:/bin/bash
@@ -118,7 +136,11 @@ def base() -> Path:
     need("initiator", *PROGRAMS, "busybox", "ldd", "modprobe", "dpkg-query", root=True)
     booted = kernel()
     installed = run(["dpkg-query", "--show"])
-    made = hashlib.sha256(f"{booted.name}\n{installed}".encode() + Path(__file__).read_bytes()).hexdigest()
+    lock = NOVA / "lock.sha256"
+    if not lock.exists():
+        raise Missing(f"initiator: {NOVA} has no os-brick ({INSTALLER} installs it)")
+    said = f"{booted.name}\n{installed}{lock.read_text()}"
+    made = hashlib.sha256(said.encode() + Path(__file__).read_bytes()).hexdigest()
     path = REPOSITORY / ".cache" / f"initiator-{made[:12]}.img"
     if not path.exists():
         # Written aside: two test runs may be at this at the same time.
@@ -179,7 +201,9 @@ def _entries(version: str) -> dict[str, Entry]:
         *MULTIPATH.glob("*.so"), *(path for name in DATA for path in _below(Path(name))),
         *(path for path in _below(library)), *(Path(f"/usr/lib/udev/rules.d/{name}.rules") for name in RULES),
     ]  # fmt: skip
-    for path in [*files, *_libraries(files)]:
+    packages = _packages()
+    entries |= packages
+    for path in [*files, *_libraries([*files, *(one for one in packages.values() if isinstance(one, Path))])]:
         if path.exists():
             entries[str(path.parent.resolve() / path.name)] = path
     # What is a program of its own goes before what busybox has by the same name.
@@ -189,6 +213,14 @@ def _entries(version: str) -> dict[str, Entry]:
         entries["/usr/" + str(path.relative_to(KERNEL))] = path
     texts = {"passwd": USERS, "group": GROUPS, "nsswitch.conf": NAMES}
     return entries | {f"/etc/{name}": (text.encode(), False) for name, text in texts.items()}
+
+
+def _packages() -> dict[str, Entry]:
+    """os-brick and the packages of Python that it loads, with what they say of themselves."""
+    (site,) = NOVA.glob("lib/python3*/site-packages")
+    names = run([NOVA / "bin" / "python", "-W", "ignore", "-c", BRICK]).split()
+    files = [path for name in names for path in _below(site / name)]
+    return {str(PACKAGES / path.relative_to(site)): path for path in files}
 
 
 def _below(path: Path) -> Iterator[Path]:

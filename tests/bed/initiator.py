@@ -10,19 +10,21 @@ its file system is the archive of `image`, in memory, and behind that a small on
 The kernel of this machine kills QEMU and all else that was started when the tests die.
 """
 
+import contextlib
 import json
 import signal
 import subprocess
+import threading
 import uuid as uuids
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from . import image
 from .databases import free_port
-from .hypervisors import DOMAIN, IMAGE, INSTANCES, LIBVIRTD, METADATA, QEMU, SYSINFO, make_key
-from .programs import Failed, await_true, end, need, run, serve
+from .hypervisors import DOMAIN, IMAGE, INSTANCES, LIBVIRTD, METADATA, QEMU, SSHD, SYSINFO, make_key
+from .programs import ENVIRONMENT, Failed, await_true, end, need, program, run, serve
 from .targets import Array
 
 #: In MiB; the archive is in it twice while the kernel unpacks it.
@@ -32,6 +34,11 @@ COMMAND_LINE = (
 )
 #: Where the machine sees this one's loopback.
 GATEWAY = "10.0.2.2"
+#: Where it has its own services.
+ADDRESS = "10.0.2.15"
+#: How long each start of the machine may take, in seconds. Once in some ten times an emulated one stands still while
+#: it starts: then it is started anew.
+PATIENCE = (90, 120, 180)
 
 INIT = """\
 #!/bin/bash
@@ -44,7 +51,7 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir -p /run/sshd /run/lock /run/multipath /run/libvirt
 mount -t tmpfs tmpfs /var/lib/nova
-mkdir -p /var/lib/nova/instances/{_base,locks}
+mkdir -p /var/lib/nova/{tmp,instances/{_base,locks}}
 hostname -F /etc/hostname
 modprobe brd rd_nr=2 rd_size=16384
 modprobe -a MODULES
@@ -52,7 +59,7 @@ mount -t configfs configfs /sys/kernel/config
 /usr/lib/systemd/systemd-udevd --daemon
 ip link set lo up
 ip link set eth0 up
-ip address add 10.0.2.15/24 dev eth0
+ip address add ADDRESS/24 dev eth0
 ip route add default via 10.0.2.2
 /usr/sbin/sshd -E /var/log/sshd.log
 udevadm trigger --type=subsystems
@@ -68,19 +75,6 @@ udevadm settle -t 20
 echo the initiator is up
 # As process 1, bash reaps what ends.
 while :; do sleep 1000; done
-"""
-
-SSHD = """\
-HostKey /etc/ssh/ssh_host_ed25519_key
-PidFile /run/sshd.pid
-StrictModes no
-UsePAM no
-UseDNS no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitRootLogin yes
-MaxStartups 500
-MaxSessions 100
 """
 
 SSH = """\
@@ -129,6 +123,56 @@ DISK = """\
       <target dev='vd{letter}' bus='virtio'/>
       <serial>{volume}</serial>
     </disk>
+"""
+
+SERIAL = """\
+    <serial type='file'>
+      <source path='{path}'/>
+      <target type='isa-serial' port='0'/>
+    </serial>
+"""
+
+#: What nova-compute does of which only os-brick matters here: it attaches and detaches volumes, one request and one
+#: answer a line. As root it needs no daemon of oslo.privsep beside it; lockutils knows the option lock_path.
+NOVA_COMPUTE = """\
+import json
+import sys
+
+import os_brick
+from os_brick import privileged
+from os_brick.initiator import connector
+from oslo_concurrency import lockutils
+from oslo_config import cfg
+from oslo_log import log
+
+log.register_options(cfg.CONF)
+cfg.CONF(sys.argv[1:], project="nova", prog="nova-compute")
+log.setup(cfg.CONF, "nova")
+os_brick.setup(cfg.CONF)
+for context in (privileged.default, privileged.brick_privsep_hide_output):
+    context.set_client_mode(False)
+print("ready", flush=True)
+for line in sys.stdin:
+    act, multipath, properties, device = json.loads(line)
+    try:
+        brick = connector.InitiatorConnector.factory(
+            "ISCSI", "", use_multipath=multipath, device_scan_attempts=5, transport="default"
+        )
+        if act == "connect":
+            answer = brick.connect_volume(properties)
+        else:
+            answer = brick.disconnect_volume(properties, device)
+    except Exception as error:
+        answer = {"error": repr(error)}
+    print(json.dumps(answer), flush=True)
+"""
+NOVA = """\
+[DEFAULT]
+host = {name}
+log_file = /var/log/nova-compute.log
+debug = true
+[oslo_concurrency]
+lock_path = /var/lib/nova/tmp
 """
 
 #: What `login` runs: a record and a session for each portal.
@@ -189,6 +233,7 @@ class Initiator:
         self.array = Array(self.directory / "array", portals)
         self._machine: subprocess.Popen[bytes] | None = None
         self._way: subprocess.Popen[bytes] | None = None
+        self._compute: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         need("initiator", "qemu-system-x86_64", "ssh", "ssh-keygen", "setpriv", root=True)
@@ -230,6 +275,80 @@ class Initiator:
             )
         return disks
 
+    def connection(
+        self,
+        volume: str,
+        target: str,
+        portals: Sequence[int] = (0,),
+        lun: int = 1,
+        account: tuple[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """How a volume is reached, as Cinder tells Nova (cinder/volume/targets/iscsi.py: _get_iscsi_properties)."""
+        at = [self.portal(number) for number in portals]
+        said: dict[str, Any] = {"target_discovered": False, "target_iqn": target, "target_portal": at[0]}
+        said["target_lun"] = lun
+        if len(at) > 1:
+            said |= {"target_iqns": [target] * len(at), "target_portals": at, "target_luns": [lun] * len(at)}
+        if lun > 255:
+            said["addressing_mode"] = "SAM2"
+        if account is not None:
+            said |= {"auth_method": "CHAP", "auth_username": account[0], "auth_password": account[1]}
+        return said | {
+            "volume_id": volume, "discard": False, "qos_specs": None, "access_mode": "rw", "encrypted": False,
+            "cacheable": False,
+        }  # fmt: skip
+
+    def start_compute(self) -> None:
+        """Start its nova-compute, with its number in a file; it takes half a minute to be ready, and `attach` waits."""
+        command = (
+            "echo $$ >/run/nova-compute.pid; export PYTHONWARNINGS=ignore;"
+            " exec /usr/bin/python3 /usr/bin/nova-compute --config-file=/etc/nova/nova.conf"
+        )
+        with (self.directory / "nova-compute.log").open("ab") as log:
+            self._compute = subprocess.Popen(
+                [program("ssh"), "-F", self._ssh, self.name, command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=log, text=True, env=ENVIRONMENT, start_new_session=True,
+            )  # fmt: skip
+
+    def attach(self, connection: Mapping[str, Any]) -> dict[str, Any]:
+        """Have nova-compute connect a volume by os-brick, with as many paths as it is said to have.
+
+        Returns what os-brick says of the device (`path`, and `multipath_id` of a map).  Raises Failed if it could not.
+        """
+        self.ask("connect", connection)
+        said = self.answer()
+        assert said is not None
+        return said
+
+    def detach(self, connection: Mapping[str, Any], device: Mapping[str, Any]) -> None:
+        """Have nova-compute disconnect what `attach` has connected and told of."""
+        self.ask("disconnect", connection, device)
+        self.answer()
+
+    def ask(self, act: str, connection: Mapping[str, Any], device: Mapping[str, Any] | None = None) -> None:
+        """Have nova-compute begin; `answer` waits for the end."""
+        assert self._compute is not None
+        assert self._compute.stdin is not None
+        self._compute.stdin.write(json.dumps([act, "target_portals" in connection, connection, device]) + "\n")
+        self._compute.stdin.flush()
+
+    def answer(self) -> dict[str, Any] | None:
+        """What came of what nova-compute was asked first of all that it was not heard of yet."""
+        assert self._compute is not None
+        assert self._compute.stdout is not None
+        # os-brick has time limits of its own; what takes longer than this hangs.
+        watchdog = threading.Timer(300, self._compute.kill)
+        watchdog.start()
+        line = self._compute.stdout.readline()
+        if line == "ready\n":
+            line = self._compute.stdout.readline()
+        watchdog.cancel()
+        said: dict[str, Any] | None = json.loads(line) if line else {"error": "it has ended"}
+        if said and "error" in said:
+            log = self.run("tail -n 40 /var/log/nova-compute.log", check=False)
+            raise Failed(f"nova-compute: {said['error']}: {(self.directory / 'nova-compute.log').read_text()}{log}")
+        return said
+
     def scan(self, target: str, luns: Iterable[int]) -> None:
         """Look for LUNs in every session of a target; on return what is there has its names in /dev."""
         self.run(SCAN.format(target=target, luns=" ".join(map(str, luns))))
@@ -264,8 +383,14 @@ class Initiator:
             for each in json.loads(said)["maps"]
         }
 
-    def guest(self, uuid: str, name: str, disks: Mapping[str, str], display: str | None = None) -> None:
-        """Start a paused domain as Nova makes it; `disks` are Cinder's volumes by their ids, each with its device."""
+    def guest(
+        self, uuid: str, name: str, disks: Mapping[str, str], display: str | None = None, serial: str | None = None
+    ) -> None:
+        """Start a domain as Nova makes it; `disks` are Cinder's volumes by their ids, each with its device.
+
+        It is paused; with `serial` it runs, boots from the first of its disks, and what it says at its serial port is
+        in that file.
+        """
         devices = "".join(
             DISK.format(device=device, volume=volume, letter=chr(ord("a") + number))
             for number, (volume, device) in enumerate(disks.items())
@@ -276,9 +401,21 @@ class Initiator:
         )
         xml = DOMAIN.format(
             name=name, uuid=uuid, metadata=metadata, sysinfo=SYSINFO.format(uuid=uuid),
-            smbios="    <smbios mode='sysinfo'/>\n", devices=devices,
+            smbios="    <smbios mode='sysinfo'/>\n", devices=devices + (SERIAL.format(path=serial) if serial else ""),
         )  # fmt: skip
-        self.run(f"cat >/tmp/{uuid}.xml; virsh -q 'define /tmp/{uuid}.xml; start --paused {uuid}'", xml)
+        if serial:
+            # Little memory, but enough for a BIOS; and of disks it has only those that stand in the order of booting.
+            xml = xml.replace("<memory unit='KiB'>1024<", "<memory unit='KiB'>8192<").replace("<boot dev='hd'/>", "")
+            for number in range(len(disks)):
+                target = f"<target dev='vd{chr(ord('a') + number)}'"
+                xml = xml.replace(target, f"<boot order='{number + 1}'/>{target}")
+        how = "" if serial else "--paused "
+        self.run(f"cat >/tmp/{uuid}.xml; virsh -q 'define /tmp/{uuid}.xml; start {how}{uuid}'", xml)
+        if serial:
+            # The machine has one processor, and a BIOS that waits for a disk waits busily.
+            self.run(
+                f"for task in /proc/$(cat /run/libvirt/qemu/{name}.pid)/task/*; do renice -n 10 -p ${{task##*/}}; done"
+            )
 
     def remove_guest(self, uuid: str) -> None:
         self.run(f"virsh -q 'destroy {uuid}; undefine {uuid}'")
@@ -296,28 +433,33 @@ class Initiator:
             while some := first.read(1 << 24):
                 file.write(some)
             image.write(file, self._own(keys))
-        self.console.write_bytes(b"")
         machine: list[str | Path] = [
             "qemu-system-x86_64", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max", "-m", str(MEMORY),
             "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", f"file:{self.console}",
             "-kernel", image.kernel(), "-initrd", whole, "-append", COMMAND_LINE, "-device", "virtio-rng-pci",
-            "-nic", f"user,model=virtio-net-pci,hostfwd=tcp:{self.address}:{self.port}-10.0.2.15:22",
+            "-nic", f"user,model=virtio-net-pci,hostfwd=tcp:{self.address}:{self.port}-{ADDRESS}:22",
         ]  # fmt: skip
-        # Once in some ten times an emulated machine stands still while it starts: then it is started anew.
-        for patience in (90, 120, 180):
-            self._machine = serve(machine, self.directory / "machine.log")
-            try:
-                await_true(f"{self.name} is up", self._is_up, patience)
+        for patience in PATIENCE[:-1]:
+            with contextlib.suppress(Failed):
+                self._boot(machine, patience)
                 break
-            except Failed:
-                end(self._machine, signal.SIGKILL)
-                if patience == 180:
-                    raise
+        else:
+            self._boot(machine, PATIENCE[-1])
         # QEMU has read it, and a quarter of a gigabyte is not kept for every run of the tests.
         whole.unlink()
         # One connection for all commands: a new one costs an emulated processor most of a second.
         self._way = serve(["ssh", "-F", self._ssh, "-M", "-N", self.name], self.directory / "ssh.log")
         await_true(f"{self.name} answers", lambda: (self.directory / "way").exists(), 60)
+
+    def _boot(self, machine: Sequence[str | Path], patience: float) -> None:
+        """Start the virtual machine; what does not come up in time is ended."""
+        self.console.write_bytes(b"")
+        self._machine = serve(machine, self.directory / "machine.log")
+        try:
+            await_true(f"{self.name} is up", self._is_up, patience)
+        except Failed:
+            end(self._machine, signal.SIGKILL)
+            raise
 
     def _own(self, keys: str) -> dict[str, image.Entry]:
         """The files that only this one has."""
@@ -326,9 +468,9 @@ class Initiator:
         kept = [line for line in iscsid.splitlines() if line.partition("=")[0].strip() not in named]
         files = {
             "etc/hostname": f"{self.name}\n",
-            "etc/hosts": f"127.0.0.1 localhost\n10.0.2.15 {self.name}\n",
+            "etc/hosts": f"127.0.0.1 localhost\n{ADDRESS} {self.name}\n",
             "etc/machine-id": f"{self.uuid.replace('-', '')}\n",
-            "etc/ssh/sshd_config": SSHD,
+            "etc/ssh/sshd_config": SSHD.format(address=ADDRESS),
             "etc/ssh/ssh_host_ed25519_key": (self.directory / "host_key").read_text(),
             "root/.ssh/authorized_keys": keys,
             "etc/iscsi/initiatorname.iscsi": f"InitiatorName=iqn.1993-08.org.debian:01:{self.name}\n",
@@ -336,9 +478,10 @@ class Initiator:
             "etc/multipath.conf": MULTIPATH,
             "etc/libvirt/qemu.conf": QEMU,
             "etc/libvirt/libvirtd.conf": LIBVIRTD.format(host=self.uuid),
-            "etc/nova/nova.conf": f"[DEFAULT]\nhost = {self.name}\n",
+            "etc/nova/nova.conf": NOVA.format(name=self.name),
+            "usr/bin/nova-compute": NOVA_COMPUTE,
         }
-        init = INIT.replace("MODULES", " ".join(image.MODULES))
+        init = INIT.replace("ADDRESS", ADDRESS).replace("MODULES", " ".join(image.MODULES))
         return {"init": (init.encode(), True), **{name: (text.encode(), False) for name, text in files.items()}}
 
     def _is_up(self) -> bool:
@@ -350,8 +493,12 @@ class Initiator:
         return "the initiator is up" in said
 
     def _stop(self) -> None:
-        for process in (self._way, self._machine):
+        for process in (self._compute, self._way, self._machine):
             if process is not None:
                 end(process, signal.SIGKILL)
-        self._way = self._machine = None
+        if self._compute is not None:
+            for pipe in (self._compute.stdin, self._compute.stdout):
+                assert pipe is not None
+                pipe.close()
+        self._compute = self._way = self._machine = None
         self.array.__exit__(None, None, None)

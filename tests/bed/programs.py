@@ -90,7 +90,7 @@ def serve(argv: Sequence[str | Path], log: Path, user: str | None = None) -> sub
         )
 
 
-def end(server: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM) -> None:
+def end(server: subprocess.Popen[bytes] | subprocess.Popen[str], how: signal.Signals = signal.SIGTERM) -> None:
     """Stop a server of ours: asked first, then killed."""
     if server.poll() is None:
         server.send_signal(how)

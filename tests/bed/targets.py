@@ -126,16 +126,27 @@ class Array:
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: TracebackType | None) -> None:
         self._stop()
 
-    def target(self, volume: str, size: int = 64 * MIB) -> str:
-        """Export a volume as Cinder's LVM driver does: a target of its own, LUN 1. Returns its IQN."""
-        return self.shared_target(PREFIX + volume, [1], size)
+    def target(self, volume: str, size: int = 64 * MIB, account: tuple[str, str] | None = None) -> str:
+        """Export a volume as Cinder's LVM driver does: a target of its own, LUN 1. Returns its IQN.
+
+        `account` is the name and the password that CHAP asks for; without one anybody may log in.
+        """
+        name = self.shared_target(PREFIX + volume, [1], size)
+        if account is not None:
+            user, password = account
+            words = ["tgtadm", "--lld", "iscsi", "--mode", "account", "--op", "new", "--user", user]
+            run([*words, "--password", password], environment=self._environment)
+            self._manage("account", "bind", name, "--user", user)
+        return name
 
     def shared_target(self, name: str, luns: Sequence[int], size: int = 64 * MIB) -> str:
         """Export volumes as most arrays do: one target, a LUN for each. Returns its IQN, which is the name given.
 
-        Raises ValueError for a LUN that this server cannot have: 0 is its own, and it has 255 at most.
+        A LUN of 256 and more is reached by flat space addressing, where the kernel knows it by 16384 more (os_brick/
+        initiator/linuxscsi.py: lun_for_addressing). Raises ValueError for one that it cannot have: 0 is tgtd's own, and
+        in what it reports of its LUNs there are ten bits for each (tgt: usr/spc.c, spc_report_luns).
         """
-        if wrong := [lun for lun in luns if not 1 <= lun <= 255]:
+        if wrong := [lun for lun in luns if not 1 <= lun <= 1023]:
             raise ValueError(f"tgtd has no such LUNs: {wrong}")
         # A number is never used twice, for the WWIDs are made of it.
         self._made += 1
@@ -148,10 +159,14 @@ class Array:
 
     def add_lun(self, name: str, lun: int, size: int = 64 * MIB) -> None:
         """Map one more volume of `size` bytes to a target."""
-        disk = self.directory / f"{self._targets[name]}-{lun}"
+        disk = self.disk(name, lun)
         with disk.open("wb") as file:
             file.truncate(size)
         self._manage("logicalunit", "new", name, "--lun", str(lun), "--backing-store", str(disk))
+
+    def disk(self, name: str, lun: int = 1) -> Path:
+        """The file in which the data of a LUN is."""
+        return self.directory / f"{self._targets[name]}-{lun}"
 
     def remove_lun(self, name: str, lun: int) -> None:
         """Unmap a volume, whoever uses it."""
