@@ -6,6 +6,7 @@ It is written aside and renamed when it is whole, and from then on only opened f
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import os
 import shutil
 import weakref
@@ -23,8 +24,6 @@ import pyarrow as pa
 
 from cloudfsck import tables
 from cloudfsck.model import Gap, Piece, Row, Trouble
-
-FORMAT = 1
 
 _LEDGER = """
 CREATE TABLE ledger (
@@ -64,6 +63,12 @@ _TABLES_READ: dict[str, frozenset[str]] = {}
 
 
 @cache
+def _format() -> str:
+    """What tells snapshots with our tables and views from those with others."""
+    return hashlib.sha256(_schema().encode()).hexdigest()[:16]
+
+
+@cache
 def _schema() -> str:
     """Our tables and views, as SQL."""
     columns = {table.name: ", ".join(f'"{one.name}" {one.type}' for one in table.columns) for table in tables.TABLES}
@@ -80,7 +85,7 @@ def _memory() -> duckdb.DuckDBPyConnection:
     db = duckdb.connect(":memory:")
     _bound(db, None)
     db.execute("ATTACH ':memory:' AS blank; USE blank; BEGIN; " + _schema() + "COMMIT")
-    db.execute("INSERT INTO meta VALUES ('format', ?)", [str(FORMAT)])
+    db.execute("INSERT INTO meta VALUES ('format', ?)", [_format()])
     return db
 
 
@@ -159,7 +164,7 @@ class Snapshot:
             snapshot = cls(db, path, aside)
             _bound(db, path)
             db.execute("BEGIN; " + _schema() + "COMMIT")
-        snapshot.note(format=str(FORMAT))
+        snapshot.note(format=_format())
         return snapshot
 
     @classmethod
@@ -172,7 +177,7 @@ class Snapshot:
             found = db.execute("SELECT value FROM meta WHERE name = 'format'").fetchone()
         except duckdb.Error as error:
             raise Trouble(f"{path} is no snapshot of cloudfsck: {str(error).splitlines()[0]}") from error
-        if found is None or found[0] != str(FORMAT):
+        if found is None or found[0] != _format():
             raise Trouble(f"{path} was written by another version of cloudfsck; take a new one")
         _bound(db, path)
         return cls(db, path)
