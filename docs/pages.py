@@ -222,6 +222,7 @@ _PER = {
     "cell": "each cell",
     "cinder": "Cinder's database",
     "host": "each host",
+    "backend": "each storage backend",
 }
 
 _OWN_TABLES = {
