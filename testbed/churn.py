@@ -33,7 +33,7 @@ from testbed import initial, oracles, places
 from testbed.api import Api, enter_network, until
 from testbed.cloud import Cloud
 from testbed.node import Failed
-from testbed.operator import Operator
+from testbed.operator import Operator, listed
 
 #: What everything that is made here is called, so that all of it is found again.
 PREFIX = "churn-"
@@ -576,7 +576,8 @@ class Watcher:
         late = folder / "late-python"
         late.write_text(LATE)
         late.chmod(0o755)
-        self.operator.configure(**limits, **{f"host.{name}": {"python": str(late)} for name in places.COMPUTES})
+        slow = {f"host.{name}": {"python": str(late)} for name in places.COMPUTES}
+        self.operator.configure(**limits, **slow, **listed(world.cloud))
 
     def live(self) -> None:
         try:

@@ -321,6 +321,37 @@ def detach_interrupted(cloud: Cloud, api: Api, host: str, name: str, service: st
     return Hit(server, picture(cloud, server), volume)
 
 
+def attach_uncompleted(cloud: Cloud, api: Api, host: str, name: str) -> Hit:
+    """The guest has the volume, and cinder-api and nova-compute die before anyone has told Cinder that it is done."""
+    node, controller = cloud.computes[host], cloud.controller
+    server, volume = _with_volume(cloud, api, host, name)
+    mine = f"volume_id = '{volume}' AND NOT deleted AND connection_info LIKE '%auth_enabled%'"
+    told, noted = (f"SELECT id FROM {table} WHERE {mine}" for table in ("volume_attachment", "block_device_mapping"))
+    with contextlib.ExitStack() as until_dead:
+        with held(node, "libvirtd"):
+            _volumes(api, server, "POST", "", {"volumeAttachment": {"volumeId": volume}})
+            await_true("Cinder has told how to reach it", lambda: bool(cloud.sql("cinder", told)), 60)
+            until_dead.enter_context(row_locked(cloud, "cinder", "volume_attachment", mine))
+        await_true("the guest has it", lambda: uses(node, server, volume), 60)
+        await_true("Nova has noted how to reach it", lambda: bool(cloud.sql("nova_cell1", noted)), 60)
+        die(node, "nova-compute")
+        die(controller, "cinder-api")
+    return Hit(server, picture(cloud, server), volume)
+
+
+def detach_unrecorded(cloud: Cloud, api: Api, host: str, name: str) -> Hit:
+    """Guest and Cinder have let go of the volume, and Nova dies before it has deleted its own row of it."""
+    node, controller = cloud.computes[host], cloud.controller
+    server, volume = _with_volume(cloud, api, host, name)
+    attach(cloud, api, server, volume)
+    with row_locked(cloud, "nova_cell1", "block_device_mapping", f"volume_id = '{volume}' AND NOT deleted"):
+        _volumes(api, server, "DELETE", f"/{volume}")
+        api.volume_becomes(volume, "available")
+        die(node, "nova-compute")
+        die(controller, "nova-conductor-cell1")
+    return Hit(server, picture(cloud, server), volume)
+
+
 def attach(cloud: Cloud, api: Api, server: str, volume: str) -> None:
     """Give a volume to a guest."""
     _volumes(api, server, "POST", "", {"volumeAttachment": {"volumeId": volume}})

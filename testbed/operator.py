@@ -20,6 +20,19 @@ ROOT = places.HERE.parent
 INITIAL = "/etc/cloudfsck/cloudfsck.toml"
 
 
+def listed(cloud: Cloud) -> dict[str, Mapping[str, Any]]:
+    """Settings of one who may list Ceph's pools, and no more; the account is made if there is none."""
+    pools = {"rbd": "volumes", "rbd2": "volumes2"}
+    may = ", ".join(f"profile rbd-read-only pool={pool}" for pool in pools.values())
+    keyring = "/etc/ceph/ceph.client.cloudfsck.keyring"
+    made = f"ceph auth get-or-create client.cloudfsck mon 'profile rbd-read-only' osd '{may}' >{keyring}"
+    cloud.controller.run("bash", "-ec", made, timeout=60)
+    return {
+        f"backend.{backend}": {"kind": "rbd", "host": "here", "pools": [pool], "cinder_backend": backend}
+        for backend, pool in pools.items()
+    }
+
+
 class Operator:
     """`settings` go over what `cloudfsck init` wrote: settings by section, as in proof={"settle_factor": 0}."""
 

@@ -262,16 +262,18 @@ class Sources:
         for name, backend in self.config.backend.items():
             if scope.backends is not None and name not in scope.backends:
                 continue
-            host = roster.hosts.get(backend.host) or Host(backend.host, None, None, None, False, False)
             try:
-                target, _ = self.target(host)
+                asked.append((replace(self._machine(roster, backend.host), host=name), backend))
             except Unreadable as error:
                 yield from backends.gaps(name, str(error))
-                continue
-            here = replace(target, host=name, transport="local" if backend.host == "here" else target.transport)
-            asked.append((here, backend))
         if asked:
             yield from backends.read(asked, self.config.read.ssh, scope)
+
+    def _machine(self, roster: Roster, name: str) -> Target:
+        """A machine that may be no hypervisor, or "here".  Raises Unreadable as `target` does."""
+        if name == "here":
+            return Target(name, name, 0, "local", self.config.hosts.python)
+        return self.target(roster.hosts.get(name) or Host(name, None, None, None, False, False))[0]
 
     def _databases(self, snapshot: Snapshot, scope: Scope, progress: Progress) -> None:
         progress("databases", 0, 1)

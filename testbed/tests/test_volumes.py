@@ -13,11 +13,11 @@ from cloudfsck.acts.attachment import Delete
 from cloudfsck.acts.cinder import Cinder
 from cloudfsck.config import CinderApi
 from cloudfsck.model import Refused
-from testbed import contradictions, interrupted
+from testbed import contradictions, interrupted, leftovers
 from testbed.api import CLOUDS, Api
 from testbed.cloud import Cloud
 from testbed.leftovers import VIRSH
-from testbed.operator import Operator
+from testbed.operator import Operator, listed
 from testbed.person import types, types_sql
 from testbed.story import Story
 
@@ -25,8 +25,19 @@ OF_DELETED = "cinder-attachment-of-deleted-server"
 UNKNOWN_TO_NOVA = "cinder-attachment-unknown-to-nova"
 DANGLING = "cinder-block-device-without-attachment"
 STATUS = "cinder-volume-status-differs"
+HALF_DONE = "cinder-attachment-half-done"
 WRONG_HOST = "cinder-attachment-on-wrong-host"
+LEFT_IMAGE = "cinder-image-of-deleted-volume"
+WITHOUT_IMAGE = "cinder-volume-without-image"
 OF_DELETED_VOLUME = "cinder-attachment-of-deleted-volume"
+
+#: What an account has that may delete the rows of block devices.
+RIGHTS = """
+CREATE OR REPLACE USER cloudfsck_write IDENTIFIED BY 'secret';
+GRANT SELECT (id, instance_uuid, volume_id, attachment_id, device_name, boot_index, updated_at, deleted, deleted_at),
+    UPDATE (deleted, deleted_at) ON nova_cell1.block_device_mapping TO cloudfsck_write;
+GRANT SELECT (uuid, host, vm_state, task_state, deleted) ON nova_cell1.instances TO cloudfsck_write;
+"""
 
 
 @pytest.fixture
@@ -236,6 +247,112 @@ def test_an_attachment_that_outlived_its_volume(cloud: Cloud, api: Api, administ
     assert (ran.status, ran.data["findings"]) == (0, [])
     story.repaired("by the SQL that the finding names")
     api.delete(server)
+
+
+def test_an_attachment_never_completed(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+    hit = interrupted.attach_uncompleted(cloud, api, "compute1", "volume-15")
+    cloud.start("cinder-api")
+    leftovers.nova_compute_returns(cloud, api, "compute1")
+    assert api.volume_state(hit.volume) == "attaching"
+    (attachment,) = attachments(cloud, hit.volume)
+    put_right(administrator.later(), story, HALF_DONE, attachment)
+    assert api.volume_state(hit.volume) == "in-use"
+    story.repaired("completed through Cinder's API")
+    assert interrupted.uses(cloud.computes["compute1"], hit.server, hit.volume)
+    interrupted.detach(cloud, api, hit.server, hit.volume)
+    serves(cloud, api, "compute1", hit.server, hit.volume)
+    api.delete(hit.server)
+    story.agreed("the volume can be detached, and serves again")
+
+
+def test_a_detach_that_nova_forgot(cloud: Cloud, api: Api, story: Story, tmp_path: Path) -> None:
+    """Guest and Cinder have let go of a volume, and its owner deletes it.  Nova still has its row."""
+    hit = interrupted.detach_unrecorded(cloud, api, "compute1", "volume-16")
+    cloud.start("nova-conductor-cell1")
+    leftovers.nova_compute_returns(cloud, api, "compute1")
+    api.call("block_storage", "DELETE", f"/volumes/{hit.volume}")
+    api.volume_becomes(hit.volume, None)
+    secret = tmp_path / "password"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    account = {"user": "cloudfsck_write", "password_file": str(secret)}
+    operator = Operator(cloud, tmp_path, **{"write.database": account}).later()
+    cloud.sql("", RIGHTS)
+    story.made()
+    rows = f"SELECT id FROM block_device_mapping WHERE volume_id = '{hit.volume}' AND NOT deleted"
+    ((number,),) = cloud.sql("nova_cell1", rows)
+    key = f"{hit.server}/{number}"
+    assert found(operator) == {(DANGLING, key)}
+    story.fired(DANGLING)
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    assert cloud.sql("nova_cell1", rows) == []
+    ran = operator("check")
+    assert (ran.status, ran.data["findings"]) == (0, [])
+    story.repaired("its row is marked as deleted, as Nova would have")
+    ran = operator("undo", operator("undo").data[-1]["run"], "--yes")
+    assert set(ran.outcomes.values()) == {"done"}, ran.out
+    assert cloud.sql("nova_cell1", rows) == [[number]]
+    assert found(operator) == {(DANGLING, key)}
+    story.undone("its row lives again")
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    api.act(hit.server, "reboot", {"type": "HARD"})
+    api.ready(hit.server)
+    api.delete(hit.server)
+    story.agreed("the server is rebooted, and deleted")
+
+
+@pytest.fixture
+def with_listing(cloud: Cloud, tmp_path: Path) -> Operator:
+    return Operator(cloud, tmp_path, **listed(cloud))
+
+
+def test_an_image_that_outlived_its_volume(cloud: Cloud, api: Api, with_listing: Operator, story: Story) -> None:
+    """Somebody set a volume to deleted by hand, since Cinder would not; another is deleted as it should be."""
+    volume, other, used = (api.volume(f"volume-{number}") for number in (11, 12, 13))
+    server = interrupted.booted(api, "volume-13", "compute1")
+    api.ready(server)
+    interrupted.attach(cloud, api, server, used)
+    ran = with_listing("check")
+    assert (ran.status, ran.data["findings"], ran.data["unknown"]) == (0, [], [])
+    cloud.sql(
+        "cinder",
+        f"UPDATE volumes SET deleted = 1, deleted_at = UTC_TIMESTAMP(), status = 'deleted' WHERE id = '{volume}'",
+    )
+    api.call("block_storage", "DELETE", f"/volumes/{other}")
+    api.volume_becomes(other, None)
+    story.made()
+    commands = told(with_listing, {LEFT_IMAGE: f"rbd/volumes/volume-{volume}"})
+    story.fired(LEFT_IMAGE)
+    types(cloud, commands[LEFT_IMAGE], "trash mv")
+    ran = with_listing("check")
+    assert (ran.status, ran.data["findings"]) == (0, [])
+    story.repaired("moved into Ceph's trash by the command that the finding names")
+    left = cloud.controller.run("rbd", "ls", "volumes", timeout=60).split()
+    assert f"volume-{used}" in left
+    assert f"volume-{volume}" not in left
+    interrupted.detach(cloud, api, server, used)
+    api.call("block_storage", "DELETE", f"/volumes/{used}")
+    api.delete(server)
+    story.agreed("Ceph: every other image is as it was")
+
+
+def test_a_volume_without_its_image(cloud: Cloud, api: Api, with_listing: Operator, story: Story) -> None:
+    """Somebody cleared up a pool.  What he took for a leftover was a volume, and lies in the trash."""
+    volume, beside = (api.volume(f"volume-{number}", volume_type="rbd2") for number in (14, 17))
+    cloud.controller.run("rbd", "trash", "mv", f"volumes2/volume-{volume}", timeout=60)
+    story.made()
+    commands = told(with_listing, {WITHOUT_IMAGE: volume})
+    story.fired(WITHOUT_IMAGE)
+    types(cloud, commands[WITHOUT_IMAGE], "trash restore")
+    ran = with_listing("check")
+    assert (ran.status, ran.data["findings"]) == (0, [])
+    story.repaired("brought back out of the trash by the command that the finding names")
+    server = interrupted.booted(api, "volume-14", "compute2")
+    api.ready(server)
+    serves(cloud, api, "compute2", server, volume)
+    api.call("block_storage", "DELETE", f"/volumes/{beside}")
+    api.delete(server)
+    story.agreed("the volume serves a server")
 
 
 def told(operator: Operator, expected: dict[str, str]) -> dict[str, list[str]]:
