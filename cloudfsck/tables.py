@@ -647,6 +647,23 @@ TABLES: tuple[Table, ...] = (
         origin="volumes",
     ),
     _table(
+        "cinder_volume_admin_metadata",
+        "cinder",
+        "What Cinder notes of a volume for itself: attached_mode, readonly.",
+        """
+        id          BIGINT     The row's number.
+        volume_id   VARCHAR    The volume.
+        key         VARCHAR    attached_mode, readonly, …
+        value       VARCHAR    rw or ro, True or False, …
+        created_at  TIMESTAMP  When it was noted.
+        updated_at  TIMESTAMP  When the row last changed.
+        deleted     BOOLEAN    Whether it is deleted.
+        """,
+        key="volume_id",
+        origin="volume_admin_metadata",
+        where="NOT deleted",
+    ),
+    _table(
         "cinder_volume_attachment",
         "cinder",
         "What each volume is attached to, or reserved for.  Deleted rows are not read.",
