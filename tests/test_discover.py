@@ -531,7 +531,7 @@ def test_init_writes_the_configuration_and_the_grants(tmp_path: Path, capsys: py
         assert f"WHERE table_schema = '{service}' AND table_name = 'alembic_version'" in mine
         assert "AND column_name IN ('version_num')" in mine
         # Of Cinder's database more is read.
-        assert mine.count("PREPARE") == (4 if service == "cinder" else 1)
+        assert mine.count("PREPARE") == (5 if service == "cinder" else 1)
     assert '\\connect "neutron"' in blocks["neutron at pg.example:5432"]
     assert "('alembic_version', ARRAY['version_num'])" in blocks["neutron at pg.example:5432"]
     for cell in ("nova_cell0 at db.example:3306", "nova_cell1 at db2.example:3306"):
