@@ -218,7 +218,7 @@ class Session:
                     raise Refused(f"{self.path} has no [write.database]: without an account that may write nothing is"
                                   " done in a database")  # fmt: skip
                 self.stop.under_way = True
-                return in_database.send(act, self.sources.database(act.part), _login(write.database))
+                return in_database.send(act, self.sources.database(act.part), Login.of(write.database))
             if not act.host:
                 if api is None:
                     raise Refused(f"{self.path} has no [write.cinder]: its cloud is to be the name of an"
@@ -234,10 +234,6 @@ class Session:
             return hypervisor.send(act, target, place, write.ssh, self.config.cloud.name, lease.fence)
 
         return apply.Means(self.sources.prove, self.sources.look, send)
-
-
-def _login(account: config.Account) -> Login:
-    return Login(account.user, account.password(), str(account.ca) if account.ca else None, account.tls)
 
 
 @contextmanager

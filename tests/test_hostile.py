@@ -27,7 +27,7 @@ from cloudfsck.acts import hand
 from cloudfsck.journal import Journal
 from cloudfsck.model import Scope, Trouble
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import hypervisors, probe
+from cloudfsck.sources import hypervisors, probe, service
 from cloudfsck.state import State
 from tests import small, tiny
 from tests.bed import MariaDB
@@ -200,7 +200,7 @@ def test_an_answer_that_is_none_is_a_gap(tmp_path: Path, name: str) -> None:
 )  # fmt: skip
 def test_by_which_names_a_machine_is_known(known: str, said: str, same: bool) -> None:
     answer = {"hostname": said, "canonical": said}
-    (*pieces,) = hypervisors._pieces("c1", answer, hypervisors._now(), None, known)
+    (*pieces,) = hypervisors._pieces("c1", answer, service.now(), None, known)
     believed = not any("answers as" in str(piece.why) for piece in pieces)
     assert believed is same
 
@@ -266,7 +266,7 @@ def test_no_answer_of_a_host_is_a_fault_of_ours(user: User) -> None:
     pieces = [
         piece
         for one in spoilt(answer, [{}, [[]], "\udcff", 1e308, -(2**70), True, "../../../etc"])
-        for piece in hypervisors._pieces("compute3", one, hypervisors._now(), None, "hv13.rack.example")
+        for piece in hypervisors._pieces("compute3", one, service.now(), None, "hv13.rack.example")
     ]
     assert len({str(piece.why) for piece in pieces}) > 20
     for piece in pieces[:: len(pieces) // 200]:

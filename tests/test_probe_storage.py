@@ -12,7 +12,7 @@ import pytest
 
 from cloudfsck import remote, tables
 from cloudfsck.model import Scope
-from cloudfsck.sources import hypervisors, probe
+from cloudfsck.sources import hypervisors, probe, service
 
 ONE, TWO, THREE = (f"{digit * 8}-aaaa-4aaa-8aaa-00000000000{digit}" for digit in "123")
 SERVER = "aaaaaaaa-0000-4000-8000-0000000000aa"
@@ -530,7 +530,7 @@ def test_garbage_in_every_file(machine: Machine, junk: bytes) -> None:
         names = {one["name"] for one in answer["storage"]["devices"]}
         # Only one without any number is not there: it may be a hidden one.
         assert len(names) >= 5 - (file.name == "dev") - 5 * (junk in (b"", b"\0", b"(null)\n"))
-        for piece in hypervisors._pieces("h", answer, hypervisors._now(), None):
+        for piece in hypervisors._pieces("h", answer, service.now(), None):
             assert (piece.rows is None) == (hypervisors.PARTS[piece.table] in answer["failed"]), piece
         file.write_bytes(good)
 

@@ -7,7 +7,6 @@ everything or a scope.
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -21,7 +20,7 @@ from cloudfsck.config import Config, Place
 from cloudfsck.model import Gap, Hold, Piece, Scope, Trouble
 from cloudfsck.remote import Target
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import backends, cinder, hypervisors, nova, schema
+from cloudfsck.sources import backends, cinder, hypervisors, nova, schema, service
 from cloudfsck.sources.database import Database, Login, Unreadable
 
 #: Hypervisor types that nova-compute's libvirt driver reports (nova/virt/libvirt/host.py: get_driver_type).
@@ -68,7 +67,7 @@ class Sources:
 
     def __post_init__(self) -> None:
         account = self.config.read.database
-        self.login = Login(account.user, account.password(), str(account.ca) if account.ca else None, account.tls)
+        self.login = Login.of(account)
         self._api = Database(tables.API, self.config.nova.api_database, self.login)
 
     # ------------------------------------------------------------------------------------------ what there is
@@ -167,7 +166,8 @@ class Sources:
         self._databases(snapshot, Scope(), progress)
         # Ceph tells image by image who uses one: only of those that may be left over is that asked.
         ids = backends.suspects(snapshot)
-        snapshot.add(backends.uses(self._backends(roster, Scope(frozenset(), None, ids))))
+        ceph = frozenset(name for name, backend in self.config.backend.items() if backend.kind == "rbd")
+        snapshot.add(backends.uses(self._backends(roster, Scope(frozenset(), None, ids, ceph))))
         self._roster_again(snapshot, roster)
         return snapshot
 
@@ -301,7 +301,7 @@ class Sources:
         try:
             cells = self.cells()
         except Unreadable as error:
-            now = _now()
+            now = service.now()
             for table in tables.TABLES:
                 if table.per == "api":
                     yield Piece(table.name, tables.API, None, str(error), None, now, now)
@@ -321,7 +321,7 @@ class Sources:
         new = {row["host"] for row in late} - set(first.hosts) - set(self.config.hosts.gone)
         _part_twins(snapshot)
         self._doubt_the_gone(snapshot)
-        now = _now()
+        now = service.now()
         rows = [
             {"host": host.host, "cell": host.cell, "node": host.node, "hypervisor_type": host.hypervisor_type,
              "live": host.live, "libvirt": host.libvirt}
@@ -348,7 +348,7 @@ class Sources:
 
     def _own(self) -> Iterator[Piece]:
         """What comes from our configuration and our state store."""
-        now = _now()
+        now = service.now()
         settings = [
             {"name": name, "value": getattr(self.config.nova, name)}
             for name in (
@@ -387,7 +387,3 @@ _HOLDS = pa.schema([
     ("check_name", pa.string()), ("kind", pa.string()), ("host", pa.string()), ("server", pa.string()),
     ("rung", pa.string()), ("since", pa.timestamp("us")), ("run", pa.string()), ("entry", pa.string()),
 ])  # fmt: skip
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC).replace(tzinfo=None)

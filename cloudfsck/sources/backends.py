@@ -18,6 +18,7 @@ from cloudfsck.config import Backend, Ssh
 from cloudfsck.model import Piece, Scope
 from cloudfsck.remote import Failure, Target
 from cloudfsck.snapshot import Snapshot
+from cloudfsck.sources import service
 from cloudfsck.sources.hypervisors import ARROW
 
 #: Which part of images.py's answer each table is made from.
@@ -54,7 +55,7 @@ def read(asked: Sequence[tuple[Target, Backend]], ssh: Ssh | None, scope: Scope)
         })
         for target, backend in asked
     ]  # fmt: skip
-    started = _now()
+    started = service.now()
     for name, answer in remote.ask(requests, program, ssh):
         yield from _pieces(name, known[name], answer, started, scope.ids)
 
@@ -71,7 +72,7 @@ def uses(pieces: Iterable[Piece]) -> Iterator[Piece]:
 
 def gaps(name: str, why: str, started: dt.datetime | None = None) -> list[Piece]:
     """Every table of a backend that could not be asked."""
-    now = _now()
+    now = service.now()
     return [Piece(table, name, None, why, None, started or now, now) for table in PARTS]
 
 
@@ -93,7 +94,7 @@ def _pieces(
         rows = {"backends": [place], "backend_images": answer["images"]}
         if answer.get("uses") is not None:
             rows["backend_image_uses"] = [{**use, "created_at": _date(use["created_at"])} for use in answer["uses"]]
-        finished = _now()
+        finished = service.now()
         pieces = [
             Piece(table, name, _table(table, those), None, clock, started, finished, keys)
             for table, those in rows.items()
@@ -113,7 +114,3 @@ def _table(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
 
 def _date(seconds: float | None) -> dt.datetime | None:
     return None if seconds is None else dt.datetime.fromtimestamp(seconds, dt.UTC).replace(tzinfo=None)
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC).replace(tzinfo=None)

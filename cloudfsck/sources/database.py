@@ -23,6 +23,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from cloudfsck import tables
+from cloudfsck.config import Account
 
 # connectorx logs every refused login on stderr, where our progress is; its errors reach us as exceptions anyway.
 os.environ.setdefault("RUST_LOG", "off")
@@ -46,12 +47,17 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True)
 class Login:
-    """The read-only account.  `tls` demands TLS, verified against the file `ca` or the system's authorities."""
+    """An account.  `tls` demands TLS, verified against the file `ca` or the system's authorities."""
 
     user: str | None = None
     password: str | None = field(default=None, repr=False)
     ca: str | None = None
     tls: bool = False
+
+    @classmethod
+    def of(cls, account: Account) -> Login:
+        """As the configuration has it.  Raises Trouble if its password cannot be had."""
+        return cls(account.user, account.password(), str(account.ca) if account.ca else None, account.tls)
 
 
 @dataclass(frozen=True)

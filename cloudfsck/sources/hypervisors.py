@@ -14,6 +14,7 @@ from cloudfsck import remote, tables
 from cloudfsck.config import Ssh
 from cloudfsck.model import Piece, Scope
 from cloudfsck.remote import Failure, Target
+from cloudfsck.sources import service
 
 #: Which part of probe.py's answer each table is made from; None: from the whole.
 PARTS: dict[str, str | None] = {
@@ -69,7 +70,7 @@ def read(
     program = files("cloudfsck.sources").joinpath("probe.py").read_text(encoding="utf-8")
     ids = None if scope.ids is None else sorted(scope.ids)
     asked = [(target, {"version": 1, **given, "servers": ids, "also": bool(scope.also)}) for target, given in hosts]
-    started = _now()
+    started = service.now()
     for host, answer in remote.ask(asked, program, ssh):
         yield _pieces(host, answer, started, scope.ids, (names or {}).get(host))
 
@@ -77,7 +78,7 @@ def read(
 def _pieces(
     host: str, answer: remote.Answer, started: dt.datetime, keys: frozenset[str] | None, name: str | None = None
 ) -> list[Piece]:
-    finished = _now()
+    finished = service.now()
     if isinstance(answer, Failure):
         return gaps([host], answer.why, started)
     try:
@@ -108,7 +109,7 @@ def _same_machine(name: str, said: str) -> bool:
 
 def gaps(hosts: Iterable[str], why: str, started: dt.datetime | None = None) -> list[Piece]:
     """Every table of hosts that could not be asked."""
-    now = _now()
+    now = service.now()
     return [Piece(name, host, None, why, None, started or now, now) for host in hosts for name in PARTS]
 
 
@@ -166,7 +167,3 @@ def _dated(table: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _date(seconds: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).replace(tzinfo=None)
-
-
-def _now() -> dt.datetime:
-    return dt.datetime.now(dt.UTC).replace(tzinfo=None)
