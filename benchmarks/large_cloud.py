@@ -174,7 +174,7 @@ def answers(folder: Path, live: int, hosts: int) -> None:
         mine = [(number, uuid(number)) for number in on.get(host, [])]
         answer = {
             "version": 1, "clock": clock, "hostname": f"compute{host}", "canonical": f"compute{host}",
-            "boot_id": str(host), "seconds": 0.5, "failed": {}, "swtpm": [], "nvram": [],
+            "boot_id": str(host), "seconds": 0.5, "failed": {}, "swtpm": [], "nvram": [], "mounts": [],
             "storage": {"sessions": [], "controllers": [], "devices": []},
             "domains": [_domain(number, server) for number, server in mine],
             "processes": [

@@ -151,6 +151,15 @@ LINES: tuple[Line, ...] = (
                "unmarked": "CASE WHEN NOT t.nova THEN 'without Nova''s marks' END"}),
     Line("disk", "libvirt_disks", "{target} {device}", "", "server serial? alias? stored? source config",
          where="t.serial IS NOT NULL OR t.alias IS NOT NULL OR t.stored IS NOT NULL", plus=_WHICH, of=_BOTH),
+    Line("device", "block_devices", "{name} {kind}", "", "state? places? wwid? slaves? holders? mounts? use links",
+         plus={"use": "CASE WHEN t.guests IS NULL OR t.held_by IS NULL THEN 'who uses it is not known'"
+                      " WHEN len(t.guests) + len(t.held_by) = 0 THEN 'no guest and no process has it'"
+                      " ELSE concat_ws(', ', nullif('used by guest ' || array_to_string(t.guests, ', '), 'used by guest '),"
+                      " nullif('open by ' || array_to_string(t.held_by, ', '), 'open by ')) END"},
+         always="volume", of=_BOTH),
+    Line("session", "iscsi_sessions", "{session} {state}", "", "connection? target portal devices", of=_BOTH),
+    Line("controller", "nvme_controllers", "{name} {state}", "", "transport target address namespaces", of=_BOTH),
+    Line("mount", "network_mounts", "{fstype}", "", "source point held_by? guests?", of=_BOTH),
     Line("process", "qemu_processes", "pid {pid}", "started", "gone", always="server",
          plus={"gone": "CASE WHEN t.unnamed > 0 THEN t.unnamed || ' of its open files have no name any more' END"}),
     Line("directory", "instance_dirs", "{bytes}", "changed", "open_by symlink? path", where="t.kind = 'instance'",
@@ -165,6 +174,35 @@ LINES: tuple[Line, ...] = (
          of=_BOTH),
     Line("hold", "holds", "{kind} {rung}", "since", "host run"),
 )  # fmt: skip
+
+#: What a host has of a volume knows neither its id nor its server's: where it lies tells, by whoever says where it was
+#: connected, or its name on the backend, or the disk of the guest that is on it.  `at` are the places.
+_FOUND = {
+    "block_devices": """
+        t.volume = $id OR t.volume IN $beside OR list_has_any(t.places, $at)
+        OR EXISTS (SELECT 1 FROM libvirt_disks k
+                    WHERE k.host = t.host AND list_contains(t.links, k.source)
+                      AND list_has_any([k.serial, k.alias, k.stored, k.uuid], list_append($beside, $id)))
+        """,
+    "iscsi_sessions": """
+        t.volume = $id OR t.volume IN $beside
+        OR list_contains(list_transform($at, lambda place: regexp_replace(place, '/[^/]*$', '')), t.target)
+        """,
+    "nvme_controllers": """
+        list_contains(list_transform($at, lambda place: regexp_replace(place, '/[^/]*$', '')), t.target)
+        """,
+    "network_mounts": "len(list_filter($at, lambda place: starts_with(place, t.source || '/'))) > 0",
+}
+
+_AT = """
+    SELECT DISTINCT unnest(places) AS place FROM live_attachments
+     WHERE volume = $id OR server = $id OR volume IN $beside
+    UNION
+    SELECT unnest(places) FROM server_volumes WHERE volume = $id OR server = $id OR volume IN $beside
+    """
+
+#: The tables that are shown.
+SHOWN = tuple(table for table in TABLES if table.key or table.name in _FOUND)
 
 #: The places, in the order of their blocks, and what a block is headed.
 _PLACES = {
@@ -188,8 +226,13 @@ _POWER = {
 #: Dates whose columns do not say what happened then.
 _DATES = {"at": "moved", "start_time": "began"}
 
-#: Columns that tell one object of a server from another, where a finding has them too.
-_IDENTITY = ("inode", "entry")
+#: Columns that tell one object of a server or volume from another, where a finding has them too.
+_IDENTITY = {
+    "instance_dirs": ("inode", "entry"),
+    "quarantine": ("inode", "entry"),
+    "block_devices": ("name",),
+    "iscsi_sessions": ("session",),
+}
 
 #: A blank at which nothing is folded.
 _GLUE = "\N{NO-BREAK SPACE}"
@@ -283,7 +326,7 @@ def look(
 ) -> View:  # fmt: skip
     """Put two readings of one subject side by side; what is shown is the later one."""
     found = _findings(before, after, subject, checks, config, first_seen)
-    wide: dict[str, list[Row]] = {table.name: _rows(after, table, subject) for table in TABLES if table.key}
+    wide: dict[str, list[Row]] = {table.name: _rows(after, table, subject) for table in SHOWN}
     places = {
         name: [{column.name: row[column.name] for column in BY_NAME[name].columns} for row in rows]
         for name, rows in wide.items()
@@ -345,8 +388,11 @@ def _rows(snapshot: Snapshot, table: Table, subject: Subject) -> list[Row]:
             asked += [f'({sql}) AS "{number} {name}"' for name, sql in line.plus.items()]
             asked += [f'({line.where}) AS "{number} where"', f'({line.open}) AS "{number} open"']
     mine = " OR ".join(f't."{column}" = $id OR t."{column}" IN $beside' for column in table.key)
-    query = f"SELECT {', '.join(asked)} FROM {table.name} t WHERE {mine} ORDER BY ALL"
-    return list(snapshot.rows(query, {"id": subject.id, "beside": sorted(subject.beside)}))
+    known: dict[str, Any] = {"id": subject.id, "beside": sorted(subject.beside)}
+    query = f"SELECT {', '.join(asked)} FROM {table.name} t WHERE {_FOUND.get(table.name, mine)} ORDER BY ALL"
+    if "$at" in query:
+        known["at"] = sorted(row["place"] for row in snapshot.rows(_AT, known))
+    return list(snapshot.rows(query, {name: value for name, value in known.items() if f"${name}" in query}))
 
 
 def _part(table: Table, row: Row) -> str:
@@ -360,7 +406,8 @@ def _accuses(finding: Finding, table: Table, row: Row) -> bool:
     if table.part and finding.row.get(table.part) != row[table.part]:
         return False
     return all(
-        finding.row.get(name) is None or row.get(name) is None or finding.row[name] == row[name] for name in _IDENTITY
+        finding.row.get(name) is None or row.get(name) is None or finding.row[name] == row[name]
+        for name in _IDENTITY.get(table.name, ())
     )
 
 
@@ -401,8 +448,8 @@ class _Blocks:
         quiet: list[str] = []
         known = any(self.rows.values())
         abouts = self._abouts()
-        for per in dict.fromkeys([*_PLACES, *(table.per for table in TABLES if table.key)]):
-            tables = [table for table in TABLES if table.key and table.per == per]
+        for per in dict.fromkeys([*_PLACES, *(table.per for table in SHOWN)]):
+            tables = [table for table in SHOWN if table.per == per]
             speaking = {_part(table, row) for table in tables for row in self.rows[table.name]}
             parts = {part for table in tables for part in self.heard.parts(table.name)}
             named = {host for host, about in abouts.items() if about.named} if per == "host" else set()
@@ -505,7 +552,7 @@ class _Blocks:
             value = facts[name]
             if name in line.plus:
                 more += [str(value)] if value is not None else []
-            elif name.endswith("?") or not (word.endswith("?") and (value is None or value is False)):
+            elif name.endswith("?") or not (word.endswith("?") and value in (None, False, [])):
                 more.append(_fact(name, value, clock))
         date = ""
         if line.date and (when := facts[line.date]) is not None:

@@ -353,8 +353,8 @@ class Snapshot:
 
 
 def _bound(db: duckdb.DuckDBPyConnection, path: Path | None) -> None:
-    """Keep DuckDB small; what lies in memory alone may take what it needs, and is small by itself."""
-    db.execute("SET threads = 2; SET TimeZone = 'UTC'")
+    """Keep DuckDB small; what lies in memory alone may take what it needs, and is too small for a second thread."""
+    db.execute(f"SET threads = {1 if path is None else 2}; SET TimeZone = 'UTC'")
     if path is not None:
         db.execute(f"SET memory_limit = '{MEMORY}MB'")
 

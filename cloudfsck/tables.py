@@ -955,6 +955,19 @@ TABLES: tuple[Table, ...] = (
         """,
     ),
     _table(
+        "network_mounts",
+        "host",
+        """The file systems of other machines that are mounted on the host, NFS and the like: an instances_path may be on
+        one, and Nova mounts those of volumes that are files.""",
+        """
+        point    VARCHAR    Where it is mounted, as the processes of its mount namespace see it.
+        source   VARCHAR    What is mounted: server:/export.
+        fstype   VARCHAR    nfs4, ceph, fuse.glusterfs, …
+        held_by  VARCHAR[]  Processes that have a file in it, pid and command.
+        guests   VARCHAR[]  Domains that have a disk in it, be they only defined, of all there; NULL: not known.
+        """,
+    ),
+    _table(
         "backends",
         "backend",
         "The storage backends that are listed, as [backend] of our configuration names them.",

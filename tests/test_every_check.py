@@ -103,6 +103,16 @@ def test_its_query_gives_every_column_that_the_engine_reads(name: str) -> None:
     assert len(set(columns)) == len(columns)
 
 
+@EACH_CHECK
+def test_it_finds_nothing_where_there_is_nobody_to_accuse(name: str) -> None:
+    """So the engine need not ask then."""
+    for snapshot in worlds.together():
+        with snapshot.supposing():
+            for table in CHECKS[name].accused:
+                snapshot.db.execute(f"DELETE FROM {table}")
+            assert snapshot.rows(CHECKS[name].query) == []
+
+
 # --------------------------------------------------------------------------------------- what it finds and plans
 
 

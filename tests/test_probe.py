@@ -1136,13 +1136,13 @@ def test_the_program_answers_between_its_marks(
     assert answer["instances"]["entries"][0]["open_by"] == [10]
     assert set(answer) == {
         "version", "clock", "hostname", "canonical", "boot_id", "seconds", "failed", "domains", "processes",
-        "instances", "storage", "swtpm", "nvram",
+        "instances", "storage", "mounts", "swtpm", "nvram",
     }  # fmt: skip
 
 
 def test_a_version_that_is_not_spoken() -> None:
     answer = run({"version": 2, "nonce": "n-1"}, True)
-    assert set(answer["failed"]) == {"domains", "processes", "instances", "storage", "swtpm", "nvram"}
+    assert set(answer["failed"]) == {"domains", "processes", "instances", "storage", "mounts", "swtpm", "nvram"}
     assert not set(answer["failed"]) & set(answer)
 
 

@@ -641,3 +641,46 @@ def test_many_devices(machine: Machine) -> None:
         one = found[f"dm-{number}"]
         assert (one["guests"], one["held_by"]) == ([str(number)], [f"{1000 + number} qemu"])
         assert [found[name]["holders"] for name in one["slaves"]] == [[f"dm-{number}"]] * 2
+
+
+# -- file systems of other machines
+
+
+SHARE = "10.0.0.5:/vols"
+MNT = "/var/lib/nova/mnt/0a1b"
+NFS = f"31 22 0:44 / {MNT} rw,relatime shared:1 - nfs4 {SHARE} rw,vers=4.2\n"
+LOCAL = "22 1 8:1 / / rw - ext4 /dev/vda1 rw\n32 22 8:2 / /srv rw - xfs /dev/vdb rw\n"
+
+
+def mounted(machine: Machine, domains: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    proc = str(machine.proc)
+    return probe.read_mounts(proc, probe.held_paths(proc), lambda: domains)
+
+
+def test_a_share_is_told_with_the_processes_and_guests_that_have_a_file_in_it(machine: Machine) -> None:
+    machine.process(1, "/sbin/init", ["/srv/x"], LOCAL + NFS)
+    machine.process(70, "/usr/bin/qemu-system-x86_64", [f"{MNT}/volume-{ONE}", f"{MNT}x/no"], LOCAL + NFS)
+    other = guest("/srv/disk", f"{MNT}x/disk", uuid=TWO)
+    above = {"uuid": THREE, "disks": [{"source": None, "backing": [f"{MNT}/base"]}]}
+    found = mounted(machine, [guest(f"{MNT}/volume-{ONE}"), other, above])
+    assert found == [
+        {"point": MNT, "source": SHARE, "fstype": "nfs4", "held_by": ["70 qemu-system-x86_64"],
+         "guests": [THREE, SERVER]},
+    ]  # fmt: skip
+
+
+def test_a_share_in_another_mount_namespace_is_told_too_and_held_there_alone(machine: Machine) -> None:
+    machine.process(1, "/sbin/init", [f"{MNT}/x"], LOCAL)
+    machine.process(80, "/usr/bin/nova-compute", [MNT], LOCAL + NFS, space="mnt:[2]")
+    assert mounted(machine) == [
+        {"point": MNT, "source": SHARE, "fstype": "nfs4", "held_by": ["80 nova-compute"], "guests": None}
+    ]
+
+
+def test_without_one_nobody_asks_which_domains_there_are(machine: Machine) -> None:
+    machine.process(1, "/sbin/init", [], LOCAL)
+
+    def never() -> None:
+        raise AssertionError
+
+    assert probe.read_mounts(str(machine.proc), probe.held_paths(str(machine.proc)), never) == []

@@ -369,7 +369,7 @@ def test_the_json_is_what_the_page_says() -> None:
 def test_every_line_names_a_table_and_its_columns() -> None:
     for one in screen.LINES:
         table = tables.BY_NAME[one.table]
-        assert table.key, one.label
+        assert table in screen.SHOWN, one.label
         known = {column.name for column in table.columns} | set(one.plus)
         assert {word.rstrip("?") for word in one.more.split()} <= known, one.label
         assert not one.date or one.date in known, one.label
@@ -381,7 +381,7 @@ def test_every_line_names_a_table_and_its_columns() -> None:
 def test_worlds_of_all_kinds_can_be_shown(name: str) -> None:
     """Every tenth of them.  Whatever stands in a place, its block says so, and whoever is summed up has nothing."""
     snapshot = built(ALL[name])
-    keyed = [table for table in tables.TABLES if table.key and table.part]
+    keyed = [table for table in screen.SHOWN if table.part]
     (server, *_) = snapshot.db.execute(
         "SELECT uuid FROM (SELECT uuid FROM libvirt_domains UNION ALL SELECT uuid FROM nova_instances"
         " UNION ALL SELECT server FROM instance_dirs WHERE server NOTNULL UNION ALL SELECT 'nobody')"
@@ -395,8 +395,8 @@ def test_worlds_of_all_kinds_can_be_shown(name: str) -> None:
     quiet = {"host": [one for one in view.quiet if " on " in one], "cell": [one for one in view.quiet if " in " in one]}
     for table in keyed:
         for row in view.places.get(table.name, ()):
-            assert f"{table.per} {row[str(table.part)]}" in titles
-            assert f" {row[str(table.part)]}," not in "".join(f"{one}," for one in quiet[table.per])
+            assert f"{'storage ' if table.per == 'backend' else ''}{table.per} {row[str(table.part)]}" in titles
+            assert f" {row[str(table.part)]}," not in "".join(f"{one}," for one in quiet.get(table.per, ()))
 
 
 # ------------------------------------------------------------------------------------------ as it is run
@@ -478,3 +478,105 @@ def test_none_is_called_foreign_where_who_may_know_it_was_not_heard(tmp_path: Pa
 def test_a_host_that_was_not_heard_keeps_nobody_else_from_being_listed(tmp_path: Path) -> None:
     verdict = foreign(tmp_path, "lost  libvirt_domains c3\n")
     assert [one.uuid for one in verdict.foreign] == ["f-0"]
+
+
+# ------------------------------------------------------------------------------------------ what a host has of a volume
+
+#: v-2 has moved from c1 to c2, and was left on c1; v-3 is a LUN of an array's; v-4 a namespace; v-5 a file.
+DEVICES = """
+    hosts cell1      c1 c2
+    nova_instances   cell   uuid  host  deleted  vm_state
+                     cell1  s-2   c2    0        active
+                     cell1  s-3   c1    0        active
+    nova_instance_mappings  instance_uuid  cell_id
+                            s-2            cell1
+                            s-3            cell1
+    nova_block_device_mapping  cell   id  instance_uuid  destination_type  volume_id  attachment_id  connected  device_name  places       deleted
+                               cell1  2   s-2            volume            v-2        a-2            true       /dev/vdb     [iqn.n-2/1]  0
+                               cell1  3   s-3            volume            v-3        a-3            true       /dev/vdb     [iqn.a/7]    0
+    libvirt_domains  host  uuid  id  state    persistent  nova
+                     c1    s-3   1   running  true        true
+                     c2    s-2   1   running  true        true
+    libvirt_disks    host  uuid  config  target  type   device  source     serial
+                     c1    s-3   both    vdb     block  disk    /dev/sde   v-3
+                     c2    s-2   both    vdb     block  disk    /dev/dm-0  v-2
+    qemu_processes   host  uuid  pid   started
+                     c1    s-3   4001  -9d
+                     c2    s-2   4002  -9d
+    cinder_volumes   id   _name_id  status  attach_status  deleted  updated_at
+                     v-2  n-2       in-use  attached       false    -9d
+                     v-3  -         in-use  attached       false    -9d
+                     v-4  -         in-use  attached       false    -9d
+                     v-5  -         in-use  attached       false    -9d
+    cinder_volume_attachment  id   volume_id  instance_uuid  attached_host  connector_host  attach_status  connected  driver  places        deleted
+                              a-2  v-2        s-2            c2             c2              attached       true       iscsi   [iqn.n-2/1]   false
+                              a-3  v-3        s-3            c1             c1              attached       true       iscsi   [iqn.a/7]     false
+                              a-4  v-4        -              c1             c1              attached       true       nvmeof  [nqn.a/4]     false
+                              a-5  v-5        -              c1             c1              attached       true       nfs     [nas:/e/v-5]  false
+    iscsi_sessions   host  session   target   portal     state      connection  devices
+                     c1    session3  iqn.n-2  192.0.2.1  LOGGED_IN  up          [sdd]
+                     c1    session4  iqn.a    192.0.2.1  LOGGED_IN  up          [sde,sdf]
+                     c2    session3  iqn.n-2  192.0.2.2  FREE       failed      [sdd]
+    nvme_controllers  host  name   target  transport  address    state  namespaces
+                      c1    nvme1  nqn.a   tcp        192.0.2.3  live   [nvme1n1]
+    network_mounts   host  point    source   fstype  held_by      guests
+                     c1    /mnt/1   nas:/e   nfs4    [77:qemu]    [s-9]
+                     c1    /mnt/2   nas:/e2  nfs4    []           []
+    block_devices    host  name     kind       number  state              session   places       volume  slaves  holders  links           mounts  held_by   guests
+                     c1    sdd      scsi       8:48    running            session3  [iqn.n-2/1]  n-2     []      []       [/dev/sdd]      []      []        []
+                     c1    sde      scsi       8:64    running            session4  [iqn.a/7]    -       []      []       [/dev/sde]      []      [1:qemu]  [s-3]
+                     c1    sdf      scsi       8:80    running            session4  [iqn.a/8]    -       []      []       [/dev/sdf]      []      []        -
+                     c1    nvme1n1  nvme       259:0   -                  nvme1     [nqn.a/4]    -       []      []       [/dev/nvme1n1]  []      []        []
+                     c2    sdd      scsi       8:48    transport-offline  session3  [iqn.n-2/1]  n-2     []      [dm-0]   [/dev/sdd]      []      []        []
+                     c2    dm-0     multipath  252:0   active             -         [iqn.n-2/1]  n-2     [sdd]   []       [/dev/dm-0]     []      [1:qemu]  [s-2]
+"""  # noqa: E501
+
+
+def of_host(view: View, host: str, *labels: str) -> list[str]:
+    """The lines with these labels in a host's block, as they are read."""
+    (block,) = [block for block in view.blocks if block.title == f"host {host}"]
+    return [", ".join((line.says, *line.more)) for line in block.lines if line.label in labels]
+
+
+def test_the_devices_and_sessions_of_a_volume_stand_beside_its_other_places() -> None:
+    view = look(DEVICES, "v-2", kind="volume")
+    assert of_host(view, "c1", "device", "session") == [
+        "sdd scsi, state running, places iqn.n-2/1, no guest and no process has it, links /dev/sdd",
+        "session3 LOGGED_IN, connection up, target iqn.n-2, portal 192.0.2.1, devices sdd",
+    ]
+    assert of_host(view, "c2", "device", "session") == [
+        "dm-0 multipath, state active, places iqn.n-2/1, slaves sdd, used by guest s-2, open by 1:qemu, links /dev/dm-0",
+        "sdd scsi, state transport-offline, places iqn.n-2/1, holders dm-0, no guest and no process has it,"
+        " links /dev/sdd",
+        "session3 FREE, connection failed, target iqn.n-2, portal 192.0.2.2, devices sdd",
+    ]
+    assert [(mark.table, mark.part, view.places[mark.table][mark.row]["name"]) for mark in view.marks
+            if mark.finding.check == "cinder-device-left"] == [("block_devices", "c1", "sdd")]  # fmt: skip
+    assert [row["target"] for row in screen.as_json(view, CHECKS)["places"]["iscsi_sessions"]] == ["iqn.n-2"] * 2
+
+
+def test_a_lun_of_an_arrays_target_is_found_by_where_it_lies_or_by_its_guest() -> None:
+    expected = [
+        "sde scsi, state running, places iqn.a/7, used by guest s-3, open by 1:qemu, links /dev/sde",
+        "session4 LOGGED_IN, connection up, target iqn.a, portal 192.0.2.1, devices sde, sdf",
+    ]
+    assert of_host(look(DEVICES, "v-3", kind="volume"), "c1", "device", "session") == expected
+    nowhere = "\n".join(line for line in DEVICES.splitlines() if " a-3 " not in line)
+    assert of_host(look(nowhere, "s-3"), "c1", "device") == expected[:1]
+
+
+def test_a_namespace_and_a_share_are_found_by_where_the_volume_lies() -> None:
+    assert of_host(look(DEVICES, "v-4", kind="volume"), "c1", "device", "controller") == [
+        "nvme1n1 nvme, places nqn.a/4, no guest and no process has it, links /dev/nvme1n1",
+        "nvme1 live, transport tcp, target nqn.a, address 192.0.2.3, namespaces nvme1n1",
+    ]
+    assert of_host(look(DEVICES, "v-5", kind="volume"), "c1", "mount") == [
+        "nfs4, source nas:/e, point /mnt/1, held_by 77:qemu, guests s-9"
+    ]
+
+
+def test_that_a_host_has_no_device_of_a_volume_is_said_and_what_is_not_known_too() -> None:
+    gone = "\n".join(line for line in DEVICES.splitlines() if "c2    sdd" not in line and "dm-0  " not in line)
+    assert ", no device" in shown(look(gone, "v-2", kind="volume")).replace("  no device", ", no device")
+    unknown = DEVICES.replace("[iqn.a/8]", "[iqn.a/7]")
+    assert "who uses it is not known" in "".join(of_host(look(unknown, "v-3", kind="volume"), "c1", "device"))

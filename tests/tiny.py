@@ -14,6 +14,7 @@ from cloudfsck.state import Lease, State
 from cloudfsck.tables import TABLES
 
 CHECKS = checks.load()
+COPIED = ("ledger", *(table.name for table in TABLES))
 
 ZOMBIE = """
     hosts cell1      c1 c2
@@ -87,7 +88,8 @@ class Cloud:
 
     def copy(self) -> Snapshot:
         taken = Snapshot.create()
-        for name in ("ledger", *(table.name for table in TABLES)):
+        counts = " UNION ALL ".join(f"SELECT '{name}', count(*) FROM {name}" for name in COPIED)
+        for name in [name for name, count in self.truth.db.execute(counts).fetchall() if count]:
             rows = self.truth.db.sql(f"SELECT * FROM {name}").to_arrow_table()
             taken.db.register("rows", rows)
             taken.db.execute(f"INSERT INTO {name} SELECT * FROM rows")

@@ -34,6 +34,7 @@ PARTS: dict[str, str | None] = {
     "iscsi_sessions": "storage",
     "nvme_controllers": "storage",
     "block_devices": "storage",
+    "network_mounts": "mounts",
 }
 
 #: How each of our types comes from a source.
@@ -153,6 +154,8 @@ def _rows(answer: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             ("iscsi_sessions", "sessions"), ("nvme_controllers", "controllers"), ("block_devices", "devices")
         ):  # fmt: skip
             rows[table] = [_only(table, item) for item in answer["storage"][inner]]
+    if "mounts" not in answer["failed"]:
+        rows["network_mounts"] = [_only("network_mounts", item) for item in answer["mounts"]]
     return rows
 
 

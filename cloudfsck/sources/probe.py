@@ -1779,6 +1779,51 @@ def used(
     return answer
 
 
+def read_mounts(
+    proc: str,
+    held: Dict[int, List[Tuple[str, str]]],
+    guests: Callable[[], Optional[List[Dict[str, Any]]]],
+) -> List[Dict[str, Any]]:
+    """The file systems of other machines that are mounted here, in any mount namespace, with the processes and domains
+    that have a file in them.  None of those is looked at: it may not answer.
+
+    `guests` gives all domains of this host, whatever the scope, or None where they are not known.
+    """
+    inside, spaces = spaces_of(proc)
+    users = {}  # type: Dict[Tuple[str, str, str], Set[int]]
+    below = {}  # type: Dict[str, List[Tuple[str, Tuple[str, str, str]]]]
+    for space, mounted in spaces.items():
+        for mount in mounted:
+            if FAR.match(mount["fstype"]):
+                key = (mount["point"], mount["source"], mount["fstype"])
+                users.setdefault(key, set())
+                below.setdefault(space, []).append((mount["point"].rstrip("/") + "/", key))
+    if not users:
+        return []
+    for pid, pairs in held.items():
+        for point, key in below.get(inside.get(pid, ""), ()):
+            if any(path.startswith(point) or path == key[0] for _, path in pairs):
+                users[key].add(pid)
+    commands = {pid: command_of(proc, pid) for pids in users.values() for pid in pids}
+    domains = guests()
+    rows = []
+    for (point, source, fstype), pids in sorted(users.items()):
+        row = {"point": point, "source": source, "fstype": fstype, "guests": None}  # type: Dict[str, Any]
+        row["held_by"] = [f"{pid} {commands[pid]}".strip() for pid in sorted(pids)]
+        if domains is not None:
+            row["guests"] = sorted(
+                domain["uuid"]
+                for domain in domains
+                if any(
+                    (path or "").startswith(point.rstrip("/") + "/")
+                    for disk in domain["disks"]
+                    for path in [disk["source"]] + disk["backing"]
+                )
+            )
+        rows.append(row)
+    return rows
+
+
 def kernel_holds(
     top: str, loops: Dict[str, str], device_at: Callable[[str], Optional[str]]
 ) -> Iterator[Tuple[str, str]]:
@@ -1882,7 +1927,8 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
 
     if request.get("version") != 1:
         why = "this program speaks version 1, not {!r}".format(request.get("version"))
-        failed = dict.fromkeys(("domains", "processes", "instances", "storage", "swtpm", "nvram"), why)
+        parts = ("domains", "processes", "instances", "storage", "mounts", "swtpm", "nvram")
+        failed = dict.fromkeys(parts, why)
     else:
         # A device is looked at before the guests and processes that may be using it.
         attempt("storage", lambda: read_storage(request))
@@ -1894,10 +1940,11 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is said, and the other parts are read
             failed["processes"] = reason(error)
             unheld = "which files are open is not known: " + reason(error)
-            failed["instances"] = unheld
+            failed["instances"] = failed["mounts"] = unheld
         else:
             attempt("processes", lambda: read_processes(request, proc, held))
             attempt("instances", lambda: read_instances(request, held))
+            attempt("mounts", lambda: read_mounts(proc, held, every_domain))
         # Where there are no devices, nobody has one open.
         if unheld is not None and seen is not None and seen["devices"]:
             failed["storage"] = unheld
