@@ -154,8 +154,8 @@ LINES: tuple[Line, ...] = (
     Line("device", "block_devices", "{name} {kind}", "", "state? places? wwid? slaves? holders? mounts? use links",
          plus={"use": "CASE WHEN t.guests IS NULL OR t.held_by IS NULL THEN 'who uses it is not known'"
                       " WHEN len(t.guests) + len(t.held_by) = 0 THEN 'no guest and no process has it'"
-                      " ELSE concat_ws(', ', nullif('used by guest ' || array_to_string(t.guests, ', '), 'used by guest '),"
-                      " nullif('open by ' || array_to_string(t.held_by, ', '), 'open by ')) END"},
+                      " ELSE concat_ws(', ', 'used by guest ' || nullif(array_to_string(t.guests, ', '), ''),"
+                      " 'open by ' || nullif(array_to_string(t.held_by, ', '), '')) END"},
          always="volume", of=_BOTH),
     Line("session", "iscsi_sessions", "{session} {state}", "", "connection? target portal devices", of=_BOTH),
     Line("controller", "nvme_controllers", "{name} {state}", "", "transport target address namespaces", of=_BOTH),

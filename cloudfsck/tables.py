@@ -957,8 +957,8 @@ TABLES: tuple[Table, ...] = (
     _table(
         "network_mounts",
         "host",
-        """The file systems of other machines that are mounted on the host, NFS and the like: an instances_path may be on
-        one, and Nova mounts those of volumes that are files.""",
+        """The file systems of other machines that are mounted on the host, NFS and the like: an instances_path may be
+        on one, and Nova mounts those of volumes that are files.""",
         """
         point    VARCHAR    Where it is mounted, as the processes of its mount namespace see it.
         source   VARCHAR    What is mounted: server:/export.

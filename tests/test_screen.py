@@ -545,7 +545,8 @@ def test_the_devices_and_sessions_of_a_volume_stand_beside_its_other_places() ->
         "session3 LOGGED_IN, connection up, target iqn.n-2, portal 192.0.2.1, devices sdd",
     ]
     assert of_host(view, "c2", "device", "session") == [
-        "dm-0 multipath, state active, places iqn.n-2/1, slaves sdd, used by guest s-2, open by 1:qemu, links /dev/dm-0",
+        "dm-0 multipath, state active, places iqn.n-2/1, slaves sdd, used by guest s-2, open by 1:qemu,"
+        " links /dev/dm-0",
         "sdd scsi, state transport-offline, places iqn.n-2/1, holders dm-0, no guest and no process has it,"
         " links /dev/sdd",
         "session3 FREE, connection failed, target iqn.n-2, portal 192.0.2.2, devices sdd",
