@@ -149,7 +149,7 @@ def noticed(mutant: Mutant, readers: list[str]) -> bool:
     for number, snapshot in enumerate(worlds.together()):
         if mutant.of in VIEWS and not _mutated(snapshot, mutant, whole, before(mutant.of, number)):
             continue
-        for name in readers:
+        for name in [name for name in readers if name in worlds.asked(number)]:
             sql = CHECKS[name].query if mutant.of in VIEWS else mutant.sql
             if _mutated(snapshot, mutant, sql, before(name, number)):
                 readers.remove(name)

@@ -82,6 +82,18 @@ def together() -> tuple[Snapshot, ...]:
     return tuple(scenario.fill(_merged(many)) for many in alike.values())
 
 
+@cache
+def asked(number: int) -> tuple[str, ...]:
+    """The checks that have somebody to accuse in one of the clouds of `together`: the engine asks no other."""
+    return tuple(name for name, check in CHECKS.items() if any(has_rows(together()[number], check.accused)))
+
+
+def has_rows(snapshot: Snapshot, names: Iterable[str]) -> Iterator[bool]:
+    """Whether there is anything, table by table."""
+    for name in names:
+        yield snapshot.db.execute(f"SELECT 1 FROM {name} LIMIT 1").fetchone() is not None
+
+
 def is_plain(text: str) -> bool:
     """Whether a world is one of the first cloud of `together`: of no configuration, and heard whole."""
     return _kind(scenario.read(text)) == ()
