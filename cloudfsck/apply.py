@@ -317,6 +317,9 @@ _DECLARED = {
     "cinder_volumes": "id, status, attach_status",
     "cinder_volume_attachment": "id, volume_id, instance_uuid, attach_status",
     "server_volumes": "cell, id, server, volume, attachment",
+    "neutron_ports": "id, device_id, device_owner",
+    "neutron_port_bindings": "port_id, host, status",
+    "neutron_floating_ips": "id, fixed_port_id, fixed_ip_address",
 }
 
 #: Of what is read whole for its host, only what the act takes away: all else comes and goes with other volumes.

@@ -81,12 +81,8 @@ def _lacking(row: Row, read: frozenset[str], heard: Heard, known: Known) -> list
 
 def _parts(per: tables.Per, row: Row, heard: Heard, known: Known) -> list[str] | None:
     """The parts of a table that the row rests on; None when they cannot be named."""
-    if per == "api":
-        return [tables.API]
-    if per == "cinder":
-        return [tables.CINDER]
-    if per == "cloud":
-        return [""]
+    if per in tables.SINGLE:
+        return [tables.SINGLE[per]]
     if per == "backend":
         return sorted(row[BACKENDS])
     named = row["hosts"] if per == "host" else row["cells"]

@@ -44,9 +44,9 @@ from cloudfsck import (
     scenario,
     screen,
 )
-from cloudfsck.acts import cinder, hypervisor
+from cloudfsck.acts import cinder, hypervisor, neutron
 from cloudfsck.acts import database as in_database
-from cloudfsck.config import NO_CINDER, Config
+from cloudfsck.config import NO_SERVICE, Config
 from cloudfsck.model import Act, Refused, Trouble
 from cloudfsck.proof import Verdict
 from cloudfsck.snapshot import Snapshot
@@ -204,13 +204,17 @@ class Session:
         return self.config.cloud.state / "snapshots"
 
     def means(self) -> apply.Means:
-        """What apply is handed; the writing key and account, and Cinder's API, are opened here and nowhere else."""
+        """What apply is handed; the writing key and account, and the services' APIs, are opened here and nowhere else."""
         write = self.config.write
         by_ssh = self.config.hosts.transport == "ssh"
-        if by_ssh and write.ssh is None and write.cinder is None and write.database is None:
+        if by_ssh and not any((write.ssh, write.cinder, write.neutron, write.database)):
             raise Trouble(f"{self.path} has no [write.ssh]: without the second key nothing can be repaired")
         roster = self.sources.roster()
-        api = None if write.cinder is None else cinder.Cinder(write.cinder)
+        apis: dict[str, cinder.Cinder | neutron.Neutron] = {}
+        if write.cinder is not None:
+            apis["cinder"] = cinder.Cinder(write.cinder)
+        if write.neutron is not None:
+            apis["neutron"] = neutron.Neutron(write.neutron)
 
         def send(act: Act, lease: Lease) -> Any:
             if isinstance(act, in_database.Guarded):
@@ -220,11 +224,11 @@ class Session:
                 self.stop.under_way = True
                 return in_database.send(act, self.sources.database(act.part), Login.of(write.database))
             if not act.host:
-                if api is None:
-                    raise Refused(f"{self.path} has no [write.cinder]: its cloud is to be the name of an"
+                if act.part not in apis:
+                    raise Refused(f"{self.path} has no [write.{act.part}]: its cloud is to be the name of an"
                                   " administrator's entry in clouds.yaml")  # fmt: skip
                 self.stop.under_way = True
-                return api.send(act)
+                return apis[act.part].send(act)
             if by_ssh and write.ssh is None:
                 raise Refused(f"{self.path} has no [write.ssh]: without the second key nothing is done on a host")
             if act.host not in roster.hosts:
@@ -549,7 +553,7 @@ def show(
         raise typer.BadParameter(f"{id!r} is no UUID, such as 6c48ad26-7dab-5807-85cd-beb4c5e76c69")
     session = Session(context)
     if kind == "volume" and session.config.cinder is None:
-        raise Trouble(f"{session.path}: {NO_CINDER}")
+        raise Trouble(f"{session.path}: {NO_SERVICE['cinder']}")
     before, after = session.sources.prove(screen.Subject(kind, uuid).scope)
     subject = screen.around(kind, uuid, after)
     if subject.beside:  # what hangs together with it belongs to the picture

@@ -22,8 +22,11 @@ from cloudfsck.model import Trouble
 #: Where the file is looked for when -c does not say.
 PLACES = (Path("cloudfsck.toml"), Path("/etc/cloudfsck/cloudfsck.toml"))
 
-#: Why a check whose name begins with cinder- is not made.
-NO_CINDER = "the configuration names no database of Cinder's ([cinder] database)"
+#: Why a check whose name begins with a service's is not made.
+NO_SERVICE = {
+    name: f"the configuration names no database of {name.capitalize()}'s ([{name}] database)"
+    for name in ("cinder", "neutron")
+}
 
 #: Why a check of images on a storage backend is not made, and how such a check is named.
 NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"
@@ -100,9 +103,9 @@ class Read(_Section):
     ssh: Ssh | None = None
 
 
-class CinderApi(_Section):
-    """`cloud` is the entry of clouds.yaml under which Cinder's API is spoken to, an administrator's; `clouds_file` that
-    file, where it is not one of those that the openstack command reads.  `timeout` is for one answer."""
+class CloudApi(_Section):
+    """`cloud` is the entry of clouds.yaml under which a service's API is spoken to, an administrator's; `clouds_file`
+    that file, where it is not one of those that the openstack command reads.  `timeout` is for one answer."""
 
     cloud: str = Field(min_length=1)
     clouds_file: Path | None = None
@@ -113,7 +116,8 @@ class Write(_Section):
     """`database` is the account for what has no API; it is one for all databases, as that of [read.database] is."""
 
     ssh: Ssh | None = None
-    cinder: CinderApi | None = None
+    cinder: CloudApi | None = None
+    neutron: CloudApi | None = None
     database: Account | None = None
 
 
@@ -271,7 +275,11 @@ class Config(_Section):
     def left_out(self, checks: Iterable[str]) -> dict[str, str]:
         """Which of these checks are not made, and why: those of [skip], and those of a service or of backends
         that are not named."""
-        unnamed = {name: NO_CINDER for name in checks if self.cinder is None and name.startswith("cinder-")}
+        unnamed = {
+            name: why
+            for service, why in NO_SERVICE.items() if getattr(self, service) is None
+            for name in checks if name.startswith(f"{service}-")
+        }  # fmt: skip
         unlisted = {name: NO_BACKEND for name in checks if not self.backend and _OF_IMAGES.search(name)}
         return {**unnamed, **unlisted, **self.skip}
 

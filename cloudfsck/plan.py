@@ -20,15 +20,17 @@ from cloudfsck.state import Keep, utcnow
 VERSION = 1
 
 #: Domains go first: nothing is taken from under a guest.
-_ORDER = ("domain", "device", "session", "attachment", "volume", "block_device", "directory")
+_ORDER = (
+    "domain", "device", "session", "attachment", "volume", "block_device", "floating_ip", "port", "directory"
+)  # fmt: skip
 
 #: Values of an act that are lists; the act itself looks at what is in them.
 LISTS = frozenset({"places", "paths", "sessions"})
 
 #: What a finding may call an object that somebody may have marked, beside the column that says it of a server.
 _CALLED = {
-    "server": ("volume", "attachment"),
-    "host": ("connected_to", "server_host"),
+    "server": ("volume", "attachment", "port", "floating_ip"),
+    "host": ("connected_to", "server_host", "bound_to"),
     "name": ("server_name", "volume_name"),
 }
 

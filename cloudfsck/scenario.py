@@ -49,9 +49,7 @@ class World:
         """The parts in which its tables come, by what they are parts of."""
         cells, hosts = _parts(self.rows, "cell") or {"cell1"}, _parts(self.rows, "host")
         return {
-            "cloud": frozenset({""}),
-            "api": frozenset({tables.API}),
-            "cinder": frozenset({tables.CINDER}),
+            **{per: frozenset({part}) for per, part in tables.SINGLE.items()},
             "cell": frozenset(cells),
             "host": frozenset(hosts),
             "backend": frozenset(_parts(self.rows, "backend")),

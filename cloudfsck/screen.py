@@ -20,7 +20,7 @@ from cloudfsck.config import Config
 from cloudfsck.model import Check, Finding, Gap, Row, Scope
 from cloudfsck.proof import words
 from cloudfsck.snapshot import Heard, Snapshot, same
-from cloudfsck.tables import API, BY_NAME, CINDER, TABLES, Table
+from cloudfsck.tables import API, BY_NAME, SINGLE, TABLES, Table
 
 Kind = Literal["server", "volume"]
 
@@ -209,6 +209,7 @@ _PLACES = {
     "api": "Nova's API database",
     "cell": "cell {part}",
     "cinder": "Cinder's database",
+    "neutron": "Neutron's database",
     "host": "host {part}",
     "backend": "storage backend {part}",
     "cloud": "cloudfsck itself",
@@ -397,7 +398,7 @@ def _rows(snapshot: Snapshot, table: Table, subject: Subject) -> list[Row]:
 
 def _part(table: Table, row: Row) -> str:
     """The place that a row was read from."""
-    return str(row[table.part]) if table.part else {"api": API, "cinder": CINDER}.get(table.per, "")
+    return str(row[table.part]) if table.part else SINGLE[table.per]
 
 
 def _accuses(finding: Finding, table: Table, row: Row) -> bool:

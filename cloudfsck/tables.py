@@ -1,7 +1,7 @@
 """Every table of the snapshot: its columns, their types and what each means.  It declares; it never reads.
 
-Of Nova's own tables console_auth_tokens is left out, which holds secrets; instance_info_caches, until a check asks what
-it says of ports; and what has been dead since Pike (quota_usages and reservations, the quotas of cells).
+Of Nova's own tables console_auth_tokens is left out, which holds secrets, and what has been dead since Pike
+(quota_usages and reservations, the quotas of cells).
 
 A line of `columns` is `name TYPE sentence`.  A name that ends in `?` came with a later release of OpenStack and is NULL
 where it is missing; any other column that a service's database lacks is a gap with that column's name.  Tables that are
@@ -13,11 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Per = Literal["cloud", "api", "cell", "cinder", "host", "backend"]
+Per = Literal["cloud", "api", "cell", "cinder", "neutron", "host", "backend"]
 
-#: The single part of each table that is read from Nova's API database, and of each from Cinder's.
+#: The single part of each table that is read from Nova's API database, from Cinder's, and from Neutron's.
 API = "nova_api"
 CINDER = "cinder"
+NEUTRON = "neutron"
+
+#: The single part of a table, by what it is read from; those of the services beside Nova are named as these are.
+SINGLE: dict[Per, str] = {"cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON}
+SERVICES: tuple[Per, ...] = ("cinder", "neutron")
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Table:
     marks a table that older releases do not have: there it is empty, not a gap.  `distinct` marks one that has each row
     of its columns once, taken of a service's table that another of ours reads as well.  `apart` names columns of JSON
     with secrets in them, of which the source keeps what stands in CONNECTION alone.  `few` marks one that is read whole
-    in spite of its key, for there is little in it, and it acquits by more than its key.
+    in spite of its key, for there is little in it, and it acquits by more than its key.  `joined` is another table of
+    the service's that has the rest of the columns, in the row whose `id` the table's STANDARD says.
     """
 
     name: str
@@ -50,6 +56,7 @@ class Table:
     distinct: bool = False
     apart: tuple[str, ...] = ()
     few: bool = False
+    joined: str = ""
 
     @property
     def narrow(self) -> bool:
@@ -70,7 +77,7 @@ class Table:
 
 def _columns(text: str) -> list[Column]:
     fields = []
-    for line in text.strip().splitlines():
+    for line in filter(str.strip, text.splitlines()):
         column, kind, sentence = line.split(maxsplit=2)
         fields.append(Column(column.rstrip("?"), kind, sentence.strip(), column.endswith("?")))
     return fields
@@ -83,7 +90,7 @@ def taken(column: str) -> list[Column]:
 
 def _table(
     name: str, per: Per, text: str, columns: str, key: str = "", origin: str = "", where: str = "",
-    late: bool = False, distinct: bool = False, apart: str = "", few: bool = False,
+    late: bool = False, distinct: bool = False, apart: str = "", few: bool = False, joined: str = "",
 ) -> Table:  # fmt: skip
     fields = []
     if per == "cell":
@@ -96,8 +103,11 @@ def _table(
     for column in apart.split():
         fields += taken(column)
     return Table(name, per, " ".join(text.split()), tuple(fields), tuple(key.split()), origin, where, late, distinct,
-                 tuple(apart.split()), few)  # fmt: skip
+                 tuple(apart.split()), few, joined)  # fmt: skip
 
+
+#: The column of each of Neutron's resources that says which row of standardattributes is its own.
+STANDARD = "standard_attr_id"
 
 #: What is kept of a column of JSON that is taken apart at its source (sources/connection.py).
 CONNECTION = {
@@ -115,6 +125,10 @@ CONNECTION = {
 """,
     "block_device_mappings": """
     volumes        VARCHAR[]  The volumes that it is to have.
+""",
+    "network_info": """
+    ports          VARCHAR[]  The Neutron ports that it had; NULL where it cannot be read.
+    preserved      VARCHAR[]  Those of them that Nova did not make itself, and does not delete.
 """,
 }
 
@@ -182,6 +196,13 @@ _BLOCK_DEVICES = """
     updated_at             TIMESTAMP  When it last changed.
     deleted_at             TIMESTAMP  When it was deleted.
     deleted                BIGINT     0 while the row lives.
+"""
+
+_STANDARD = """
+        standard_attr_id  BIGINT     Its row in standardattributes.
+        revision_number   BIGINT     Grows with every change (the API's If-Match).
+        created_at        TIMESTAMP  When it was made.
+        updated_at        TIMESTAMP  When it last changed.
 """
 
 TABLES: tuple[Table, ...] = (
@@ -595,6 +616,20 @@ TABLES: tuple[Table, ...] = (
         origin="virtual_interfaces",
     ),
     _table(
+        "nova_instance_info_caches",
+        "cell",
+        "What Nova last knew of the ports of servers that it has deleted.  Those of live ones are not read.",
+        """
+        id             BIGINT   The row's number.
+        instance_uuid  VARCHAR  The server.
+        deleted        BIGINT   The row's id: it is deleted.
+        """,
+        key="instance_uuid",
+        origin="instance_info_caches",
+        where="deleted <> 0",
+        apart="network_info",
+    ),
+    _table(
         "nova_tags",
         "cell",
         "Tags that owners and operators put on servers.",
@@ -704,6 +739,165 @@ TABLES: tuple[Table, ...] = (
         origin="workers",
     ),
     _table(
+        "neutron_ports",
+        "neutron",
+        "Ports.  Neutron keeps no row of what it has deleted.",
+        f"""
+        id                VARCHAR    The port.
+        project_id        VARCHAR    Its owner; empty for what Neutron made for itself.
+        name              VARCHAR    The name that the owner gave it.
+        network_id        VARCHAR    Its network.
+        mac_address       VARCHAR    Its MAC address.
+        status            VARCHAR    ACTIVE, DOWN, BUILD or ERROR.
+        device_owner      VARCHAR    What has it: compute:<zone>, network:dhcp, …; empty: nothing.
+        device_id         VARCHAR    Which of those: for compute: the server.
+        {_STANDARD}
+        """,
+        key="id device_id",
+        origin="ports",
+        joined="standardattributes",
+    ),
+    _table(
+        "neutron_port_bindings",
+        "neutron",
+        "On which host each port is bound, as its owner asked; during a live migration on two.",
+        """
+        port_id    VARCHAR  The port.
+        host       VARCHAR  The host; empty while it is bound to none.
+        status     VARCHAR  ACTIVE or INACTIVE.
+        vif_type   VARCHAR  ovs, bridge, …; unbound, or binding_failed.
+        vnic_type  VARCHAR  normal, direct, …
+        """,
+        key="port_id",
+        origin="ml2_port_bindings",
+    ),
+    _table(
+        "neutron_ip_allocations",
+        "neutron",
+        "The addresses of ports.",
+        """
+        port_id     VARCHAR  The port.
+        ip_address  VARCHAR  The address.
+        subnet_id   VARCHAR  Its subnet.
+        network_id  VARCHAR  Its network.
+        """,
+        key="port_id",
+        origin="ipallocations",
+    ),
+    _table(
+        "neutron_allowed_address_pairs",
+        "neutron",
+        "Addresses that a port may use beside its own: what keepalived and the like move about.",
+        """
+        port_id      VARCHAR  The port.
+        mac_address  VARCHAR  The MAC address.
+        ip_address   VARCHAR  The address, or a network of them.
+        """,
+        key="port_id",
+        origin="allowedaddresspairs",
+    ),
+    _table(
+        "neutron_tags",
+        "neutron",
+        "Tags that owners put on ports.",
+        """
+        standard_attr_id  BIGINT   neutron_ports.standard_attr_id.
+        tag               VARCHAR  The tag.
+        """,
+        origin="tags",
+        where="standard_attr_id IN (SELECT p.standard_attr_id FROM ports p)",
+    ),
+    _table(
+        "neutron_floating_ips",
+        "neutron",
+        "Floating IPs.",
+        f"""
+        id                   VARCHAR    The floating IP.
+        project_id           VARCHAR    Its owner.
+        floating_ip_address  VARCHAR    The address; it is its owner's until he gives it back.
+        floating_network_id  VARCHAR    The external network that it is of.
+        floating_port_id     VARCHAR    The port that keeps the address.
+        fixed_port_id        VARCHAR    The port that it leads to; NULL: none.
+        fixed_ip_address     VARCHAR    Which of that port's addresses.
+        router_id            VARCHAR    The router that translates it.
+        status               VARCHAR    ACTIVE, DOWN or ERROR.
+        {_STANDARD}
+        """,
+        key="id floating_port_id fixed_port_id router_id",
+        origin="floatingips",
+        joined="standardattributes",
+    ),
+    _table(
+        "neutron_routers",
+        "neutron",
+        "Routers.",
+        f"""
+        id          VARCHAR    The router.
+        project_id  VARCHAR    Its owner.
+        name        VARCHAR    The name that the owner gave it.
+        status      VARCHAR    ACTIVE, ALLOCATING or ERROR.
+        gw_port_id  VARCHAR    The port by which it reaches an external network.
+        {_STANDARD}
+        """,
+        key="id gw_port_id",
+        origin="routers",
+        joined="standardattributes",
+    ),
+    _table(
+        "neutron_router_ports",
+        "neutron",
+        "Which ports are a router's.",
+        """
+        router_id  VARCHAR  The router.
+        port_id    VARCHAR  The port.
+        port_type  VARCHAR  The device_owner of it.
+        """,
+        key="router_id port_id",
+        origin="routerports",
+    ),
+    _table(
+        "neutron_networks",
+        "neutron",
+        "Networks.",
+        f"""
+        id          VARCHAR    The network.
+        project_id  VARCHAR    Its owner.
+        name        VARCHAR    The name that the owner gave it.
+        status      VARCHAR    ACTIVE, DOWN, BUILD or ERROR.
+        {_STANDARD}
+        """,
+        key="id",
+        origin="networks",
+        joined="standardattributes",
+    ),
+    _table(
+        "neutron_trunks",
+        "neutron",
+        "Trunks.",
+        """
+        id          VARCHAR  The trunk.
+        project_id  VARCHAR  Its owner.
+        name        VARCHAR  The name that the owner gave it.
+        port_id     VARCHAR  Its parent port.
+        status      VARCHAR  ACTIVE, DOWN, BUILD, DEGRADED or ERROR.
+        """,
+        key="id port_id",
+        origin="trunks",
+    ),
+    _table(
+        "neutron_subports",
+        "neutron",
+        "The ports of trunks beside their parents.",
+        """
+        port_id            VARCHAR  The port.
+        trunk_id           VARCHAR  The trunk.
+        segmentation_type  VARCHAR  vlan, or inherit.
+        segmentation_id    BIGINT   Its number there.
+        """,
+        key="port_id trunk_id",
+        origin="subports",
+    ),
+    _table(
         "hypervisors",
         "host",
         "What a host says of itself.",
@@ -769,7 +963,7 @@ TABLES: tuple[Table, ...] = (
         target  VARCHAR  The tap device.
         port    VARCHAR  The Neutron port, from Nova's metadata.
         """,
-        key="uuid",
+        key="uuid port",
     ),
     _table(
         "qemu_processes",

@@ -435,3 +435,54 @@ SELECT i.backend, i.pool, i.name AS image, i.volume, max(n.deleted_at) AS delete
  WHERE i.trash IS NULL
  GROUP BY i.backend, i.pool, i.name, i.volume
 HAVING bool_and(coalesce(n.deleted, FALSE));
+
+-- Ports that are a server's, by Neutron, with their one active binding.
+CREATE VIEW server_ports AS
+SELECT p.id AS port, p.device_id AS server, p.project_id AS project, p.name, p.network_id AS network, p.mac_address AS mac,
+       p.status, p.device_owner, p.revision_number AS revision, p.standard_attr_id, p.created_at, p.updated_at,
+       greatest(p.created_at, p.updated_at) AS changed, b.host AS bound_to, b.vif_type
+  FROM neutron_ports p
+  LEFT JOIN neutron_port_bindings b ON b.port_id = p.id AND b.status = 'ACTIVE'
+ WHERE starts_with(p.device_owner, 'compute:')
+   AND p.device_id <> '';
+
+-- Ports of servers that Nova deleted, but for those that somebody may still take care of: Nova is at the server, or
+-- nova-compute will be.
+CREATE VIEW ports_of_gone_servers AS
+SELECT p.port, p.server, p.project, p.name, p.network, p.mac, p.status, p.device_owner, p.revision, p.standard_attr_id,
+       p.created_at, p.updated_at, p.changed, p.bound_to, p.vif_type,
+       g.name AS server_name, g.deleted_at, g.cell, g.host AS last_host
+  FROM server_ports p
+  JOIN gone_servers g ON g.server = p.server
+ WHERE NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = p.server)
+   AND NOT EXISTS (SELECT 1 FROM unfinished_deletions f WHERE f.server = p.server)
+   AND NOT EXISTS (SELECT 1 FROM compute_services c WHERE c.host = g.host AND c.just_down);
+
+-- The guests that have an interface on a port; by its MAC address where Nova did not write the port down.
+CREATE VIEW port_guests AS
+SELECT p.id AS port, list(DISTINCT i.host ORDER BY i.host) AS on_hosts
+  FROM neutron_ports p
+  JOIN libvirt_interfaces i ON i.port = p.id OR (i.uuid = p.device_id AND lower(i.mac) = lower(p.mac_address))
+ GROUP BY p.id;
+
+-- Why a port is its owner's for more than one server's sake: it is not deleted with the server.
+CREATE VIEW port_ties AS
+SELECT f.fixed_port_id AS port, 'floating IP ' || f.floating_ip_address || ' leads to it' AS why
+  FROM neutron_floating_ips f
+UNION ALL
+SELECT t.port_id, 'it has trunk ' || t.id
+  FROM neutron_trunks t
+UNION ALL
+SELECT s.port_id, 'it is a subport of trunk ' || s.trunk_id
+  FROM neutron_subports s
+UNION ALL
+SELECT a.port_id, 'it may use other addresses beside its own'
+  FROM neutron_allowed_address_pairs a
+UNION ALL
+SELECT p.id, 'it has a tag'
+  FROM neutron_ports p
+  JOIN neutron_tags t ON t.standard_attr_id = p.standard_attr_id
+UNION ALL
+SELECT p.id, 'somebody gave it a name'
+  FROM neutron_ports p
+ WHERE p.name <> '';

@@ -221,6 +221,7 @@ _PER = {
     "api": "Nova's API database",
     "cell": "each cell",
     "cinder": "Cinder's database",
+    "neutron": "Neutron's database",
     "host": "each host",
     "backend": "each storage backend",
 }

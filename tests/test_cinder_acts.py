@@ -13,7 +13,7 @@ import pytest
 from cloudfsck.acts.attachment import Complete, Delete, ResetStatus
 from cloudfsck.acts.cinder import Cinder
 from cloudfsck.acts.domain import Pause
-from cloudfsck.config import CinderApi
+from cloudfsck.config import CloudApi
 from cloudfsck.model import Act, Moved, Outcomeless, Refused, Trouble
 from tests import cinder_api
 from tests.cinder_api import Api
@@ -54,7 +54,7 @@ def cinder(api: Api, tmp_path: Path) -> Cinder:
 
 def _cinder(clouds: Path, cloud: str = "here") -> Cinder:
     clock = Clock()
-    settings = CinderApi.model_validate({"cloud": cloud, "clouds_file": clouds, "timeout": "1s"})
+    settings = CloudApi.model_validate({"cloud": cloud, "clouds_file": clouds, "timeout": "1s"})
     return Cinder(settings, clock.now, clock.sleep)
 
 
@@ -292,10 +292,10 @@ def test_cinder_is_gone_between_the_look_and_the_act(api: Api, cinder: Cinder, m
     """Refused before anything was sent: nothing was done."""
     _with(api, DELETE)
     cinder._as_it_was(DELETE.order)
-    assert cinder._adapter is not None
+    assert cinder.api._adapter is not None
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        cinder._adapter.endpoint_override = f"http://127.0.0.1:{free.getsockname()[1]}/v3"
+        cinder.api._adapter.endpoint_override = f"http://127.0.0.1:{free.getsockname()[1]}/v3"
     monkeypatch.setattr(cinder, "_as_it_was", lambda order: None)
     with pytest.raises(Trouble, match="nothing was sent to Cinder"):
         cinder.send(DELETE)
@@ -362,5 +362,5 @@ def test_clouds_yaml_is_found_as_the_openstack_command_finds_it(
 ) -> None:
     _with(api, DELETE)
     monkeypatch.setenv("OS_CLIENT_CONFIG_FILE", str(cinder_api.clouds(tmp_path, api.url)))
-    Cinder(CinderApi(cloud="here")).send(DELETE)
+    Cinder(CloudApi(cloud="here")).send(DELETE)
     assert api.attachments == {}

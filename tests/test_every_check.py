@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cloudfsck import acts, proof, tables
+from cloudfsck import acts, plan, proof, tables
 from cloudfsck.config import NO_BACKEND, Config
 from cloudfsck.model import GIVEN, RISKS, Act, Finding, Moved, Scenario, Scope
 from cloudfsck.scenario import NOW
@@ -58,10 +58,11 @@ def test_explains_itself(name: str) -> None:
 
 
 @EACH_CHECK
-def test_is_named_after_cinder_if_it_reads_cinder(name: str) -> None:
-    """Then it is left out where the configuration names no Cinder."""
+@pytest.mark.parametrize("service", tables.SERVICES)
+def test_is_named_after_a_service_if_it_reads_its_database(name: str, service: str) -> None:
+    """Then it is left out where the configuration does not name that."""
     read = worlds.built("").tables_read(CHECKS[name].query)
-    assert name.startswith("cinder-") == any(tables.BY_NAME[table].per == "cinder" for table in read)
+    assert name.startswith(f"{service}-") == any(tables.BY_NAME[table].per == service for table in read)
 
 
 @EACH_CHECK
@@ -140,6 +141,10 @@ def test_an_act_can_be_written_down_and_read_again(name: str, case: Scenario) ->
         assert act.undoing in ("exact", "approximate", "none")
         assert (undo(act) is None) or act.undoing != "none"
         assert act.destroys <= (act.undoing != "exact"), "what destroys cannot be undone exactly"
+
+
+def test_every_kind_of_act_has_its_place_in_a_plan() -> None:
+    assert {kind.partition(".")[0] for kind in acts.KINDS} == set(plan._ORDER)
 
 
 def undo(act: Act) -> Act | None:

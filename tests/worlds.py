@@ -194,8 +194,7 @@ def filled_parts(snapshot: Snapshot, names: Iterable[str]) -> Parts:
     found = set()
     for name in names:
         column = tables.BY_NAME[name].part
-        single = {"api": tables.API, "cinder": tables.CINDER}.get(tables.BY_NAME[name].per, "")
-        part = f'"{column}"' if column else f"'{single}'"
+        part = f'"{column}"' if column else f"'{tables.SINGLE[tables.BY_NAME[name].per]}'"
         found |= {(name, part) for (part,) in snapshot.db.execute(f"SELECT DISTINCT {part} FROM {name}").fetchall()}
     return frozenset(found)
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from cloudfsck.acts import attachment, block_device, device, directory, domain
+from cloudfsck.acts import attachment, block_device, device, directory, domain, port
 from cloudfsck.model import Act, Trouble
 
 KINDS: dict[str, type[Any]] = {
@@ -15,7 +15,8 @@ KINDS: dict[str, type[Any]] = {
         domain.Pause, domain.Resume, domain.Hold, domain.Release, domain.Stop, domain.Start, domain.Undefine,
         domain.Define, directory.Quarantine, directory.Restore, directory.Remove, attachment.Delete,
         attachment.Complete, attachment.ResetStatus, device.Remove, device.Logout, block_device.Delete,
-        block_device.Restore,
+        block_device.Restore, port.Delete, port.Unbind, port.Rebind, port.DeleteBinding, port.Disassociate,
+        port.Associate,
     )
 }  # fmt: skip
 

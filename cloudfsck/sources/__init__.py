@@ -1,8 +1,8 @@
 """Read a cloud into a snapshot, in the order that makes a finding safe; the only code that reads the outside.
 
 What may be condemned is read before what may acquit it: first the roster, then the hypervisors and the storage
-backends, then Cinder, then Nova's API database, its cells last, and with them the roster again.  The same path reads
-everything or a scope.
+backends, then Cinder and Neutron, then Nova's API database, its cells last, and with them the roster again.  The same
+path reads everything or a scope.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cloudfsck.config import Config, Place
 from cloudfsck.model import Gap, Hold, Piece, Scope, Trouble
 from cloudfsck.remote import Target
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import backends, cinder, hypervisors, nova, schema, service
+from cloudfsck.sources import backends, hypervisors, nova, schema, service
 from cloudfsck.sources.database import Database, Login, Unreadable
 
 #: Hypervisor types that nova-compute's libvirt driver reports (nova/virt/libvirt/host.py: get_driver_type).
@@ -172,7 +172,7 @@ class Sources:
         return snapshot
 
     def prove(self, scope: Scope) -> tuple[Snapshot, Snapshot]:
-        """Read a scope, the hypervisors and Cinder before and again after Nova: two snapshots that share the latter."""
+        """Read a scope, all else before and again after Nova: two snapshots that share the latter."""
         roster = self._roster_for(scope)
         before = list(self._around_nova(roster, scope))
         between = list(self._nova(scope))
@@ -191,18 +191,18 @@ class Sources:
         for pieces in self._hosts(roster, asked, scope):
             yield from pieces
         yield from self._backends(roster, scope)
-        yield from self._cinder(scope)
+        yield from self._services(scope)
 
     def look(self, scope: Scope, part: str) -> Snapshot:
-        """Read what acts change, and nothing else: of the hypervisors of a scope what they hold now, or of Cinder its
-        volumes, or of a cell the volumes of its servers."""
+        """Read what acts change, and nothing else: of the hypervisors of a scope what they hold now, or what a service
+        beside Nova knows, or of a cell the volumes of its servers."""
         snapshot = Snapshot.create()
         if not part:
             roster = self._roster_for(scope)
             asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
             snapshot.add(piece for pieces in self._hosts(roster, asked, scope) for piece in pieces)
-        elif part == tables.CINDER:
-            snapshot.add(self._cinder(scope))
+        elif part in tables.SERVICES:
+            snapshot.add(self._services(scope, part))
         else:
             snapshot.add(nova.read_cell(self.database(part), scope, frozenset({"nova_block_device_mapping"})))
         snapshot.add(self._own())
@@ -281,21 +281,22 @@ class Sources:
             total = len(self.cells()) + 1
         except Unreadable:
             total = 1
-        total += self.config.cinder is not None
+        total += sum(bool(service.tables_read_from(database)) for database in self.services())
         done = -1
         part = ""
-        for piece in chain(self._cinder(scope), self._nova(scope)):
+        for piece in chain(self._services(scope), self._nova(scope)):
             if piece.part != part:
                 part, done = piece.part, done + 1
                 progress("databases", done, total)
             snapshot.add([piece])
         progress("databases", total, total)
 
-    def _cinder(self, scope: Scope) -> Iterator[Piece]:
-        """Nothing where the configuration does not name it: then no check asks for it."""
+    def _services(self, scope: Scope, only: str | None = None) -> Iterator[Piece]:
+        """What the services beside Nova know, or `only` one of them; nothing of one that the configuration does not
+        name: then no check asks for it."""
         for database in self.services():
-            if database.name == tables.CINDER:
-                yield from cinder.read(database, scope)
+            if only in (None, database.name):
+                yield from service.read(database, database.name, service.tables_read_from(database), scope)
 
     def _nova(self, scope: Scope) -> Iterator[Piece]:
         try:

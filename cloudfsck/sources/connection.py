@@ -1,5 +1,5 @@
-"""What `connection_info`, `connector` and `block_device_mappings` say of volumes; whatever else is in them is dropped,
-secrets too.
+"""What `connection_info`, `connector` and `block_device_mappings` say of volumes, and `network_info` of ports; whatever
+else is in them is dropped, secrets too.
 
 Cinder's volume_attachment holds what its driver said flat (cinder/volume/manager.py: attachment_update), Nova's
 block_device_mapping the same below `data` (nova/virt/block_device.py).  Both are text of which nothing is sure: what is
@@ -45,7 +45,8 @@ def _batch(batch: pa.RecordBatch, columns: Sequence[str], schema: pa.Schema) -> 
     for column in columns:
         texts = batch.column(column)
         # Most rows have none: what is made of nothing is made once, and stands after all that is made of something.
-        said = [*map(_said, texts.drop_null().to_pylist()), _said(None)]
+        read = _listed if column == "network_info" else _said
+        said = [*map(read, texts.drop_null().to_pylist()), read(None)]
         there = texts.is_valid()
         at = pc.if_else(there, pc.subtract(pc.cumulative_sum(there.cast(pa.int64())), 1), len(said) - 1)
         for name, kind, take in _TAKEN[column]:
@@ -69,6 +70,11 @@ def _said(text: str | None) -> Said | None:
     if found is None:
         return {}
     return found if isinstance(found, Mapping) else None
+
+
+def _listed(text: str | None) -> Said | None:
+    """The same of a text that is a list, as an object that has it."""
+    return _said(None if text is None else f'{{"list": {text}}}')
 
 
 def _data(said: Said) -> Said:
@@ -177,6 +183,23 @@ def _inside(said: Said) -> Said:
     return data if isinstance(data, Mapping) else {}
 
 
+def ports(said: Said) -> list[str] | None:
+    """The ports in what Nova caches of a server's network (nova/network/model.py: NetworkInfo); sorted."""
+    return _vifs(said, lambda vif: True)
+
+
+def preserved(said: Said) -> list[str] | None:
+    """Those that somebody gave the server: Nova unbinds them, and deletes none."""
+    return _vifs(said, lambda vif: vif.get("preserve_on_delete") is not False)
+
+
+def _vifs(said: Said, wanted: Callable[[Said], bool]) -> list[str] | None:
+    many = said.get("list")
+    if not isinstance(many, list) or not all(isinstance(vif, Mapping) and _word(vif.get("id")) for vif in many):
+        return None
+    return sorted({str(_word(vif["id"])) for vif in many if wanted(vif)})
+
+
 #: The columns that are made of a column of JSON: name, type, and how it is found.
 _TAKEN: Mapping[str, Sequence[tuple[str, pa.DataType, Callable[[Said], Any]]]] = {
     "connection_info": (
@@ -192,4 +215,5 @@ _TAKEN: Mapping[str, Sequence[tuple[str, pa.DataType, Callable[[Said], Any]]]] =
         ("initiator", pa.string(), lambda said: _word(said.get("initiator"))),
     ),
     "block_device_mappings": (("volumes", _LIST, volumes),),
+    "network_info": (("ports", _LIST, ports), ("preserved", _LIST, preserved)),
 }

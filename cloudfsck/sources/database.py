@@ -216,9 +216,9 @@ class Reading:
             chunk = wanted[start : start + CHUNK]
             # One key after the other, each leaving out what the ones before it gave: no row twice.
             for nth, key in enumerate(table.key):
-                condition = f"{self._quoted(key)} IN :servers"
+                condition = f"{self._of(table, key)} IN :servers"
                 for earlier in table.key[:nth]:
-                    quoted = self._quoted(earlier)
+                    quoted = self._of(table, earlier)
                     condition += f" AND ({quoted} IS NULL OR {quoted} NOT IN :wanted)"
                 text = sa.text(self._select(table, columns, condition))
                 text = text.bindparams(sa.bindparam("servers", value=chunk, expanding=True))
@@ -268,34 +268,51 @@ class Reading:
         return pa.Table.from_batches([_batch(self.database, table, columns, schema, rows)], schema)
 
     def _select(self, table: tables.Table, columns: Sequence[tables.Column], condition: str = "") -> str:
-        have = self.columns[table.origin]
-        names = ", ".join(self.backend.wanted(self._quoted(c.name), c, have[c.name]) for c in columns)
+        own, joined = self.columns[table.origin], self.columns.get(table.joined, {})
+        kinds = {**joined, **own}
+        names = ", ".join(self.backend.wanted(self._of(table, c.name), c, kinds[c.name]) for c in columns)
         # A colon would start a parameter.
         conditions = [table.where.replace("{key}", self._quoted("key")).replace(":", "\\:")] if table.where else []
         conditions += [condition] if condition else []
         where = f" WHERE {' AND '.join(f'({each})' for each in conditions)}" if conditions else ""
         distinct = "DISTINCT " if table.distinct else ""
-        return f"SELECT {distinct}{names} FROM {self._quoted(table.origin)}{where}"
+        source = self._quoted(table.origin)
+        if table.joined:
+            other = self._quoted(table.joined)
+            standard = self._of(table, tables.STANDARD)
+            source += f" JOIN {other} ON {other}.{self._quoted('id')} = {standard}"
+        return f"SELECT {distinct}{names} FROM {source}{where}"
+
+    def _of(self, table: tables.Table, column: str) -> str:
+        """A column as SQL names it; where two tables are joined, with its own."""
+        quoted = self._quoted(column)
+        if not table.joined:
+            return quoted
+        own = column in self.columns[table.origin]
+        return f"{self._quoted(table.origin if own else table.joined)}.{quoted}"
 
     def _resolve(self, table: tables.Table) -> Sequence[tables.Column] | None:
         """The columns that are there; None for a late table that is provably not there."""
         wanted = table.columns[_skipped(table) :]
-        have = self.columns.get(table.origin)
-        if have is None:
-            if not self._proven_absent(table.origin):
-                raise Unreadable(
-                    f"{self.database}: table {table.origin} is missing, or {self.database.login.user!r} may not read it"
-                )
-            if table.late:
-                return None
-            raise Unreadable(f"{self.database}: table {table.origin} is missing")
+        origins = [table.origin, table.joined] if table.joined else [table.origin]
+        have: set[str] = set()
+        for origin in origins:
+            if origin not in self.columns:
+                if not self._proven_absent(origin):
+                    raise Unreadable(
+                        f"{self.database}: table {origin} is missing, or {self.database.login.user!r} may not read it"
+                    )
+                if table.late:
+                    return None
+                raise Unreadable(f"{self.database}: table {origin} is missing")
+            have |= self.columns[origin].keys()
         found = []
-        for column in wanted:
+        for column in (*wanted, *_JOINING) if table.joined else wanted:
             if column.name in have:
-                found.append(column)
+                found += [column] if column in wanted else []
                 continue
             what = f"column {column.name} of table {table.origin}"
-            if not self._proven_absent(table.origin, column.name):
+            if not all(self._proven_absent(origin, column.name) for origin in origins):
                 raise Unreadable(f"{self.database}: {what} is missing, or {self.database.login.user!r} may not read it")
             if not column.optional:
                 raise Unreadable(f"{self.database}: {what} is missing")
@@ -320,6 +337,10 @@ class Reading:
             if self.connection.invalidated or self.connection.closed:
                 self._broken = str(error)
             raise
+
+
+#: What two tables are joined by.
+_JOINING = (tables.Column(tables.STANDARD, "BIGINT", "", False),)
 
 
 def _skipped(table: tables.Table) -> int:
@@ -597,11 +618,12 @@ class _PostgreSQL:
         connection.exec_driver_sql("RELEASE SAVEPOINT apart")
 
     def wanted(self, quoted: str, column: tables.Column, kind: str) -> str:
+        name = quoted.rpartition(".")[2]
         if kind == "inet":
-            return f"host({quoted}) AS {quoted}"
+            return f"host({quoted}) AS {name}"
         if column.type == "VARCHAR" and kind not in ("varchar", "text", "bpchar"):
             # Enumerations (migration_type), uuid, …
-            return f"CAST({quoted} AS text) AS {quoted}"
+            return f"CAST({quoted} AS text) AS {name}"
         return quoted
 
     def fast(self, query: str, server: str) -> pa.RecordBatchReader | None:

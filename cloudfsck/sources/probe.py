@@ -391,8 +391,9 @@ def domains_among(request: Dict[str, Any], scope: Optional[List[str]]) -> List[D
 
 
 def concerns(domain: Dict[str, Any], ids: List[str]) -> bool:
-    """Whether a domain, or a volume that it has as a disk, is one of these."""
+    """Whether a domain, or a volume that it has as a disk, or a port of an interface of its, is one of these."""
     named = {disk[key] for disk in domain["disks"] for key in ("serial", "alias", "stored")}
+    named.update(interface["port"] for interface in domain["interfaces"])
     return not named.union([domain["uuid"]]).isdisjoint(ids)
 
 

@@ -1,7 +1,7 @@
 """The revision of a service's schema, as the service's own migrations note it in its database.
 
-It is all that is read of Neutron's, Placement's and Designate's databases: that it can be read shows that the database
-answers to our account, and is a service's own.
+It is all that is read of Placement's and Designate's databases: that it can be read shows that the database answers to
+our account, and is a service's own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ _VERSION = tables.Table(
 
 def columns(database: Database) -> Mapping[str, Sequence[str]]:
     """The columns that are read of a service's database, by the table's name in it."""
-    read = service.tables_of("cinder") if database.name == tables.CINDER else []
-    return service.columns([_VERSION, *read])
+    return service.columns([_VERSION, *service.tables_read_from(database)])
 
 
 def databases(config: Config, login: Login) -> list[Database]:

@@ -19,6 +19,11 @@ def tables_of(per: tables.Per, only: frozenset[str] | None = None) -> list[table
     ]
 
 
+def tables_read_from(database: Database) -> list[tables.Table]:
+    """Those of a service beside Nova, which its database is named after; none where no table of it is read."""
+    return [table for per in tables.SERVICES if per == database.name for table in tables_of(per)]
+
+
 def read(database: Database, part: str, wanted: Sequence[tables.Table], scope: Scope) -> Iterator[Piece]:
     """A piece for each of these tables.  It never raises."""
     left = list(wanted)
@@ -51,8 +56,11 @@ def columns(wanted: Iterable[tables.Table]) -> dict[str, list[str]]:
     """The columns that are read, by the table's name in the database."""
     found: dict[str, list[str]] = {}
     for table in wanted:
-        there = found.setdefault(table.origin, [])
-        there += [column.name for column in table.asked if column.name not in there]
+        origins = [table.origin, table.joined] if table.joined else [table.origin]
+        for origin in origins:  # who grants them finds out which of the two has a column
+            there = found.setdefault(origin, [])
+            mine = [column.name for column in table.asked] + ([tables.STANDARD, "id"] if table.joined else [])
+            there += [name for name in mine if name not in there]
     return found
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cloudfsck.acts.attachment import Delete
 from cloudfsck.acts.cinder import Cinder
-from cloudfsck.config import CinderApi
+from cloudfsck.config import CloudApi
 from cloudfsck.model import Refused
 from testbed import contradictions, interrupted, leftovers
 from testbed.api import CLOUDS, Api
@@ -127,7 +127,7 @@ def test_an_attachment_that_a_live_server_has_is_refused(cloud: Cloud, api: Api,
     clouds.chmod(0o600)
     act = Delete(server, volume, attachment, status, at[:19], changed[:19], volume_changed[:19])
     with pytest.raises(Refused, match="HTTP 409"):
-        Cinder(CinderApi(cloud="admin", clouds_file=clouds)).send(act)
+        Cinder(CloudApi(cloud="admin", clouds_file=clouds)).send(act)
     assert attachments(cloud, volume) == [attachment]
     serves_on = cloud.computes["compute1"].run(*VIRSH, "domblklist", server)
     assert volume in serves_on

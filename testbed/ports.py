@@ -1,0 +1,116 @@
+"""Faults of ports: what Neutron keeps when the server is gone, or has not come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from testbed.api import Api, until
+from testbed.cloud import Cloud
+from testbed.interrupted import await_row, background, booted, die, row_locked
+
+ROUTER = "way-out"
+
+
+@dataclass(frozen=True)
+class Left:
+    """A server, and its port that was left."""
+
+    server: str
+    port: str
+
+
+def ports(api: Api, server: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = api.call("network", "GET", f"/ports?device_id={server}")["ports"]
+    return found
+
+
+def show(api: Api, port: str) -> dict[str, Any]:
+    found: dict[str, Any] = api.call("network", "GET", f"/ports/{port}")["port"]
+    return found
+
+
+def becomes(api: Api, port: str, status: str) -> None:
+    until(f"port {port} is {status}", lambda: bool(show(api, port)["status"] == status), 60)
+
+
+def own(api: Api, name: str = "") -> str:
+    """A port that somebody makes for himself, before there is a server."""
+    network = api.sdk.network.find_network("net0").id
+    made: str = api.call("network", "POST", "/ports", {"port": {"network_id": network, "name": name}})["port"][
+        "id"
+    ]
+    return made
+
+
+def deleted_in_the_database(cloud: Cloud, api: Api, host: str, name: str) -> Left:
+    """A server cannot be deleted, for Neutron is away; somebody loses patience and deletes its rows, as Nova would.
+
+    nova-compute has ended the guest by then.
+    """
+    server = booted(api, name, host)
+    (port,) = (one["id"] for one in ports(api, server))
+    die(cloud.controller, "neutron-api")
+    api.delete(server, wait=False)
+    await_row(cloud, server, f"error - {host}")
+    cloud.start("neutron-api")
+    deleted = "SET deleted = id, deleted_at = UTC_TIMESTAMP()"
+    cloud.sql("nova_cell1", f"UPDATE instances {deleted}, vm_state = 'deleted' WHERE uuid = '{server}'")
+    for table in ("instance_info_caches", "virtual_interfaces", "block_device_mapping"):
+        cloud.sql("nova_cell1", f"UPDATE {table} {deleted} WHERE instance_uuid = '{server}' AND deleted = 0")
+    cloud.sql("nova_api", f"UPDATE instance_mappings SET queued_for_delete = 1 WHERE instance_uuid = '{server}'")
+    cloud.sql("placement", f"DELETE FROM allocations WHERE consumer_id = '{server}'")
+    becomes(api, port, "DOWN")
+    return Left(server, port)
+
+
+def not_given_back(cloud: Cloud, api: Api, host: str, name: str) -> Left:
+    """Neutron's database hangs while nova-compute gives a port back to its owner; nova-compute goes on without.
+
+    nova/network/neutron.py: _unbind_ports says so in its log, and no more.
+    """
+    port = own(api, name)
+    server = api.boot(name, host, networks=[{"port": port}])
+    with row_locked(cloud, "neutron", "ports", f"id = '{port}'"), background(lambda: api.delete(server)):
+        until("the server is deleted", lambda: not Api().server(server), 300)
+        # What it still waits to do is never done.
+        die(cloud.controller, "neutron-api")
+    cloud.start("neutron-api")
+    becomes(api, port, "DOWN")
+    return Left(server, port)
+
+
+def binding_left(cloud: Cloud, api: Api, source: str, target: str, name: str) -> Left:
+    """A live migration was broken off, and the binding that it had made on its target stayed.
+
+    The binding is made as Nova makes it (nova/network/neutron.py: bind_ports_to_host).
+    """
+    server = booted(api, name, source)
+    (port,) = (one["id"] for one in ports(api, server))
+    body = {"binding": {"host": target, "vnic_type": "normal", "profile": {}}}
+    api.call("network", "POST", f"/ports/{port}/bindings", body)
+    return Left(server, port)
+
+
+def floating_ip(api: Api, port: str) -> str:
+    """An address on ext that leads to a port of net0, by a router between them."""
+    router = api.sdk.network.find_router(ROUTER) or api.sdk.network.create_router(
+        name=ROUTER, external_gateway_info={"network_id": api.sdk.network.find_network("ext").id}
+    )
+    if not list(api.sdk.network.ports(device_id=router.id, device_owner="network:router_interface")):
+        free = api.sdk.network.create_port(network_id=api.sdk.network.find_network("net0").id)
+        api.sdk.network.add_interface_to_router(router, port_id=free.id)
+    made: str = api.sdk.network.create_ip(floating_network_id=api.sdk.network.find_network("ext").id, port_id=port).id
+    return made
+
+
+def without_router(api: Api) -> None:
+    """Away with what `floating_ip` made."""
+    router = api.sdk.network.find_router(ROUTER)
+    if router is None:
+        return
+    for one in api.sdk.network.ips():
+        api.sdk.network.delete_ip(one)
+    for port in api.sdk.network.ports(device_id=router.id, device_owner="network:router_interface"):
+        api.sdk.network.remove_interface_from_router(router, port_id=port.id)
+    api.sdk.network.delete_router(router)

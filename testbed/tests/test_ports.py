@@ -1,0 +1,138 @@
+"""Ports that were left, bindings that nobody needs, floating IPs that lead nowhere: found, and put right by Neutron."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cloudfsck.acts.neutron import Neutron
+from cloudfsck.acts.port import Delete
+from cloudfsck.config import CloudApi
+from cloudfsck.model import Moved
+from testbed import interrupted, oracles, ports
+from testbed.api import CLOUDS, Api
+from testbed.cloud import Cloud
+from testbed.operator import Operator
+from testbed.story import Story
+
+OF_DELETED = "neutron-port-of-deleted-server"
+FLOATING_IP = "neutron-floating-ip-of-deleted-server"
+BINDING = "neutron-binding-left"
+
+
+@pytest.fixture
+def clouds(tmp_path: Path) -> Path:
+    """An administrator's clouds.yaml, in a file that others cannot read."""
+    path = tmp_path / "clouds.yaml"
+    shutil.copyfile(CLOUDS, path)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def administrator(cloud: Cloud, tmp_path: Path, clouds: Path) -> Operator:
+    """One whose configuration names an administrator of Neutron."""
+    return Operator(cloud, tmp_path, **{"write.neutron": {"cloud": "admin", "clouds_file": str(clouds)}})
+
+
+@pytest.fixture
+def way_out(api: Api) -> Iterator[None]:
+    yield
+    ports.without_router(api)
+
+
+def found(operator: Operator) -> dict[str, set[str]]:
+    """What is proven: the keys by the check that finds them.  The cloud has been read whole then, once more."""
+    ran = operator("check")
+    assert ran.data["unknown"] == [], ran.out
+    proven: dict[str, set[str]] = {}
+    for one in ran.data["findings"]:
+        if one["state"] == "proven":
+            proven.setdefault(one["check"], set()).add(one["key"])
+    return proven
+
+
+def clean(operator: Operator) -> None:
+    ran = operator("check")
+    assert (ran.status, ran.data["findings"]) == (0, []), ran.out
+
+
+def test_a_port_of_a_server_deleted_in_the_database(
+    cloud: Cloud, api: Api, administrator: Operator, story: Story, clouds: Path
+) -> None:
+    left = ports.deleted_in_the_database(cloud, api, "compute1", "port-1")
+    beside = ports.own(api, "beside")
+    story.made()
+    assert found(administrator) == {OF_DELETED: {left.port}}
+    story.fired(OF_DELETED)
+    # Whoever changed it in between has won, even right before our deletion.
+    port = ports.show(api, left.port)
+    act = Delete(left.server, left.port, port["device_owner"], port["binding:host_id"], port["revision_number"] - 1)
+    with pytest.raises(Moved, match="has revision"):
+        Neutron(CloudApi(cloud="admin", clouds_file=clouds)).send(act)
+    assert found(administrator) == {OF_DELETED: {left.port}}
+    administrator("repair", "--yes").came_to(1, {left.port: "done"})
+    clean(administrator)
+    story.repaired("deleted through Neutron's API, with its revision")
+    assert ports.ports(api, left.server) == []
+    assert ports.show(api, beside)["name"] == "beside"
+    api.call("network", "DELETE", f"/ports/{beside}")
+    assert oracles.disagreements(cloud) == []
+    story.agreed("OVN's synchronisation, Placement's audit; another port is as it was")
+
+
+def test_a_port_that_was_not_given_back(
+    cloud: Cloud, api: Api, administrator: Operator, story: Story, way_out: None
+) -> None:
+    left = ports.not_given_back(cloud, api, "compute1", "port-2")
+    address = ports.floating_ip(api, left.port)
+    story.made()
+    assert found(administrator) == {OF_DELETED: {left.port}, FLOATING_IP: {address}}
+    story.fired(OF_DELETED)
+    story.fired(FLOATING_IP)
+    before = ports.show(api, left.port)
+    assert found(administrator) == {OF_DELETED: {left.port}, FLOATING_IP: {address}}
+    administrator("repair", "--yes").came_to(1, {left.port: "done", address: "done"})
+    clean(administrator)
+    story.repaired("the port is its owner's again, with its address; the floating IP leads nowhere")
+    now = ports.show(api, left.port)
+    assert (now["device_id"], now["device_owner"], now["fixed_ips"]) == ("", "", before["fixed_ips"])
+    kept = api.call("network", "GET", f"/floatingips/{address}")["floatingip"]
+    assert kept["port_id"] is None
+    ran = administrator("undo", administrator("undo").data[-1]["run"], "--yes")
+    assert set(ran.outcomes.values()) == {"done"}, ran.out
+    back = ports.show(api, left.port)
+    same = ("device_id", "device_owner", "binding:host_id", "fixed_ips")
+    assert {name: back[name] for name in same} == {name: before[name] for name in same}
+    assert found(administrator) == {OF_DELETED: {left.port}, FLOATING_IP: {address}}
+    story.undone("both lead where they did")
+    administrator("repair", "--yes").came_to(1, {left.port: "done", address: "done"})
+    server = api.boot("port-2", "compute2", networks=[{"port": left.port}])
+    api.ready(server)
+    clean(administrator)
+    api.delete(server)
+    api.call("network", "DELETE", f"/ports/{left.port}")
+    ports.without_router(api)
+    assert oracles.disagreements(cloud) == []
+    story.agreed("the port serves another server; OVN's synchronisation")
+
+
+def test_a_binding_that_a_migration_left(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+    left = ports.binding_left(cloud, api, "compute1", "compute2", "port-3")
+    story.made()
+    assert found(administrator) == {BINDING: {f"{left.port}/compute2"}}
+    story.fired(BINDING)
+    assert found(administrator) == {BINDING: {f"{left.port}/compute2"}}
+    administrator("repair", "--yes").came_to(1, {f"{left.port}/compute2": "done"})
+    clean(administrator)
+    story.repaired("the inactive binding is deleted")
+    api.act(left.server, "os-migrateLive", {"host": "compute2", "block_migration": "auto"})
+    api.arrives(left.server, "compute2")
+    api.becomes(left.server, "ACTIVE")
+    assert interrupted.row(cloud, left.server) == "cell1 active - compute2"
+    api.delete(left.server)
+    assert oracles.disagreements(cloud) == []
+    story.agreed("the server moves live to that host; OVN's synchronisation")
