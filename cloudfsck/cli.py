@@ -204,7 +204,7 @@ class Session:
         return self.config.cloud.state / "snapshots"
 
     def means(self) -> apply.Means:
-        """What apply is handed; the writing key and account, and the services' APIs, are opened here and nowhere else."""
+        """What apply is handed; the writing key, the account and the APIs are opened here and nowhere else."""
         write = self.config.write
         by_ssh = self.config.hosts.transport == "ssh"
         if by_ssh and not any((write.ssh, write.cinder, write.neutron, write.database)):

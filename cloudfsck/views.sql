@@ -406,7 +406,8 @@ parts AS (
       FROM block_devices d
       LEFT JOIN paths p ON p.host = d.host AND p.name = d.name
      WHERE d.kind IN ('scsi', 'nvme', 'rbd', 'multipath'))
-SELECT e.host, e.device AS name, bool_or(e.used) AS used, max(e.volume) AS volume,
+SELECT e.host, e.device AS name, bool_or(e.used) AS used,
+       CASE WHEN count(DISTINCT e.volume) = 1 THEN max(e.volume) END AS volume,
        list_sort(list_distinct(flatten(list(e.places)))) AS places,
        list_sort(list_distinct(flatten(list(e.links)))) AS links,
        list(e.name ORDER BY e.name) FILTER (e.leaf) AS paths,
@@ -443,8 +444,7 @@ SELECT p.id AS port, p.device_id AS server, p.project_id AS project, p.name, p.n
        greatest(p.created_at, p.updated_at) AS changed, b.host AS bound_to, b.vif_type
   FROM neutron_ports p
   LEFT JOIN neutron_port_bindings b ON b.port_id = p.id AND b.status = 'ACTIVE'
- WHERE starts_with(p.device_owner, 'compute:')
-   AND p.device_id <> '';
+ WHERE starts_with(p.device_owner, 'compute:');
 
 -- Ports of servers that Nova deleted, but for those that somebody may still take care of: Nova is at the server, or
 -- nova-compute will be.
@@ -486,3 +486,46 @@ UNION ALL
 SELECT p.id, 'somebody gave it a name'
   FROM neutron_ports p
  WHERE p.name <> '';
+
+-- The names by which a host may be told in Cinder's attachments, their first part: Nova's, its hypervisor's and its own
+-- (glance_store and Cinder itself go by socket.gethostname()).
+CREATE VIEW host_names AS
+SELECT h.host, split_part(lower(h.host), '.', 1) AS short FROM hypervisors h
+UNION
+SELECT h.host, split_part(lower(h.hostname), '.', 1) FROM hypervisors h
+UNION
+SELECT n.host, split_part(lower(n.node), '.', 1) FROM live_compute_nodes n;
+
+-- Why something may be using an attachment of which no disk of a domain tells.
+CREATE VIEW attachment_doubts AS
+WITH connected AS (
+    SELECT a.attachment, a.volume, a.server, v.stored, v.multiattach, a.places,
+           coalesce(a.connector_host, nullif(a.attached_host, '')) AS host
+      FROM live_attachments a
+      JOIN live_volumes v ON v.volume = a.volume)
+SELECT w.attachment, 'it is connected to ' || w.host || ', which is no hypervisor that was asked' AS why
+  FROM connected w
+ WHERE NOT EXISTS (SELECT 1 FROM hypervisors h WHERE h.host = w.host)
+UNION ALL
+SELECT w.attachment, 'QEMU runs for a server that has the volume, and libvirt knows no domain of it, on ' || q.host
+  FROM connected w
+  JOIN live_attachments x ON x.volume = w.volume
+  JOIN qemu_processes q ON q.uuid = x.server
+ WHERE NOT EXISTS (SELECT 1 FROM libvirt_domains d WHERE d.host = q.host AND d.uuid = q.uuid)
+UNION ALL
+SELECT w.attachment, 'a device of the volume is in use on ' || e.host
+  FROM connected w
+  JOIN volume_devices e ON e.host = w.host AND (e.volume = w.stored OR list_has_any(e.places, w.places))
+ WHERE e.used
+UNION ALL
+SELECT w.attachment, 'a server that has the volume is rescued, and its domain does not tell of its volumes'
+  FROM connected w
+  JOIN live_attachments x ON x.volume = w.volume
+  JOIN live_servers s ON s.server = x.server
+ WHERE s.vm_state = 'rescued'
+UNION ALL
+SELECT w.attachment, 'the server has another attachment of it to the same host: to end one may end both'
+  FROM connected w
+  JOIN connected x ON x.volume = w.volume AND x.server = w.server AND x.host = w.host
+ WHERE x.attachment <> w.attachment
+   AND NOT w.multiattach;

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import openstack
+
+from testbed import places
 from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.interrupted import await_row, background, booted, die, row_locked
@@ -37,9 +40,7 @@ def becomes(api: Api, port: str, status: str) -> None:
 def own(api: Api, name: str = "") -> str:
     """A port that somebody makes for himself, before there is a server."""
     network = api.sdk.network.find_network("net0").id
-    made: str = api.call("network", "POST", "/ports", {"port": {"network_id": network, "name": name}})["port"][
-        "id"
-    ]
+    made: str = api.call("network", "POST", "/ports", {"port": {"network_id": network, "name": name}})["port"]["id"]
     return made
 
 
@@ -65,15 +66,15 @@ def deleted_in_the_database(cloud: Cloud, api: Api, host: str, name: str) -> Lef
 
 
 def not_given_back(cloud: Cloud, api: Api, host: str, name: str) -> Left:
-    """Neutron's database hangs while nova-compute gives a port back to its owner; nova-compute goes on without.
+    """neutron-api dies while nova-compute gives a port back to its owner; nova-compute goes on without.
 
     nova/network/neutron.py: _unbind_ports says so in its log, and no more.
     """
     port = own(api, name)
     server = api.boot(name, host, networks=[{"port": port}])
+    waits = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
     with row_locked(cloud, "neutron", "ports", f"id = '{port}'"), background(lambda: api.delete(server)):
-        until("the server is deleted", lambda: not Api().server(server), 300)
-        # What it still waits to do is never done.
+        until("neutron-api waits for the row of the port", lambda: cloud.sql("", waits) != [["0"]], 120)
         die(cloud.controller, "neutron-api")
     cloud.start("neutron-api")
     becomes(api, port, "DOWN")
@@ -87,8 +88,12 @@ def binding_left(cloud: Cloud, api: Api, source: str, target: str, name: str) ->
     """
     server = booted(api, name, source)
     (port,) = (one["id"] for one in ports(api, server))
+    sdk = openstack.connect(
+        auth_url=f"http://{places.ADDRESS}:5000/v3", username="nova", password=places.PASSWORD, project_name="service",
+        user_domain_name="Default", project_domain_name="Default", region_name="RegionOne",
+    )  # fmt: skip
     body = {"binding": {"host": target, "vnic_type": "normal", "profile": {}}}
-    api.call("network", "POST", f"/ports/{port}/bindings", body)
+    assert sdk.network.post(f"/ports/{port}/bindings", json=body).status_code == 201
     return Left(server, port)
 
 

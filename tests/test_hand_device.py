@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -67,6 +68,7 @@ class Storage(Bed):
         monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
         # Special files take a root: here a plain file has the number of the device in it.
         monkeypatch.setattr(hand, "block_number", self.block_number)
+        monkeypatch.setattr(hand, "character_number", self.block_number)
         monkeypatch.setattr(hand, "is_claimed", lambda path: os.path.basename(path) in self.claimed)
         for name in ("SETTLE_SECONDS", "BRICK_SECONDS", "VANISH_SECONDS"):
             monkeypatch.setattr(hand, name, 0.3)
@@ -964,3 +966,50 @@ def test_an_act_says_what_it_does() -> None:
     assert str(SEEN) == (
         f"remove dm-3 with its paths sda, sdb from c1 ({TARGET}/1); log out of {TARGET} if nothing else is left there"
     )
+
+
+# -- by ways that are no block device
+
+
+def generic(bed: Storage, kind: str) -> None:
+    """A disk with such a node."""
+    bed.session(1)
+    disk = (bed.disk("sda", 1) / "device").resolve()
+    bed.files(disk / kind / "node1", dev="21:1")
+    (bed.dev / "node1").write_text("21:1")
+
+
+@pytest.mark.parametrize("kind", ["scsi_generic", "bsg"])
+def test_a_disk_whose_generic_node_is_open_is_left_alone(bed: Storage, kind: str) -> None:
+    """As a guest has it by <hostdev type='scsi'>."""
+    generic(bed, kind)
+    bed.opened("node1")
+    told = bed.send(bed.one().order)
+    assert (told["outcome"], told["why"]) == ("refused", "process 60 (qemu-system-x86_64) has node1 open")
+
+
+@pytest.mark.parametrize("kind", ["scsi_generic", "bsg"])
+def test_a_disk_of_which_nobody_has_the_generic_node_open_goes(bed: Storage, kind: str) -> None:
+    generic(bed, kind)
+    assert bed.send(bed.one().order)["outcome"] == "done"
+
+
+def test_nothing_is_removed_while_glance_connects_a_volume(bed: Storage) -> None:
+    bed.session(1)
+    bed.disk("sda", 1)
+    lock = bed.top / "glance" / "os-brick-connect_volume"
+    lock.parent.mkdir()
+    lock.write_text("")
+    conf = bed.top / "glance-api.conf"
+    conf.write_text(f"[oslo_concurrency]\nlock_path = {lock.parent}\n")
+    bed.process(70, "/usr/bin/python3", "/usr/bin/glance-api", "--config-file", str(conf))
+    holder = "import fcntl, sys; f = open(sys.argv[1], 'r+'); fcntl.lockf(f, fcntl.LOCK_EX); print(); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        told = bed.send(bed.one().order)
+        other.communicate("\n")
+    assert (told["outcome"], "os-brick attaches or detaches a volume" in told["why"]) == ("refused", True)
+    assert bed.send(bed.one().order)["outcome"] == "done"

@@ -99,7 +99,13 @@ KERNEL = (
     ("nvmet", "kernel/config/nvmet/subsystems/*/namespaces/*/device_path"),
 )
 # Who attaches volumes on a host by os-brick, and whose configuration says where it locks.
-ATTACHERS = {"nova-compute": "nova", "cinder-volume": "cinder", "cinder-backup": "cinder"}
+ATTACHERS = {
+    "nova-compute": "nova",
+    "cinder-volume": "cinder",
+    "cinder-backup": "cinder",
+    "glance-api": "glance",
+    "ironic-conductor": "ironic",
+}
 # oslo.concurrency makes this of the prefix os-brick- and the name of the lock (os_brick/initiator/connectors/base.py).
 BRICK_LOCK = "os-brick-connect_volume"
 PROGRAM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
@@ -1857,6 +1863,15 @@ def block_number(path: str) -> Optional[str]:
     return "{}:{}".format(os.major(found.st_rdev), os.minor(found.st_rdev))
 
 
+def character_number(path: str) -> Optional[str]:
+    """The same of a character device, as the generic node of a SCSI disk is."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return "{}:{}".format(os.major(found.st_rdev), os.minor(found.st_rdev)) if stat.S_ISCHR(found.st_mode) else None
+
+
 def is_claimed(path: str) -> bool:
     """Whether the kernel says that somebody has a block device for himself: a mount, swap, LVM, another map."""
     try:
@@ -2501,16 +2516,31 @@ class Device:
             time.sleep(0.2)
 
     def user(self, numbers: Dict[str, str]) -> Optional[str]:
+        generic = self.generic()
         for pid, link, path in open_paths(self.hand.proc):
-            if not link and not path.startswith("/dev/"):
+            if (not link and not path.startswith("/dev/")) or pid == os.getpid():
                 continue
-            number = block_number(link or self.node(path))
-            if number is None or number not in numbers or pid == os.getpid():
-                continue
+            node = link or self.node(path)
+            name = numbers.get(block_number(node) or "")
+            if name is None:
+                name = generic.get(character_number(node) or "") if generic else None
+                if name is None:
+                    continue
             comm = told(self.hand.proc, str(pid), "comm") or "?"
-            if comm != "multipathd" or numbers[number] not in self.wanted:
-                return "process {} ({}) has {} open".format(pid, comm, numbers[number])
+            if comm != "multipathd" or name not in self.wanted:
+                return "process {} ({}) has {} open".format(pid, comm, name)
         return None
+
+    def generic(self) -> Dict[str, str]:
+        """The numbers of the generic nodes of the paths, by which a guest may have a whole disk: {number: name}."""
+        answer = {}  # type: Dict[str, str]
+        for path in self.paths.values():
+            for kind in ("scsi_generic", "bsg"):
+                for name in names_in(path["folder"], kind):
+                    number = told(path["folder"], kind, name, "dev")
+                    if number is not None:
+                        answer[number] = name
+        return answer
 
     # Away with it.
 

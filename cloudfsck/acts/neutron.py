@@ -77,12 +77,13 @@ class Neutron:
         place = f"/ports/{order['port']}"
         port = self._port(order)
         to = order.get("to", {"device_id": "", "device_owner": "", "host": ""})
-        profile = port.get("binding:profile")
-        kept = {name: value for name, value in (profile or {}).items() if name not in _OF_HOST}
+        profile = port.get("binding:profile") or {}
+        kept = {name: value for name, value in profile.items() if name not in _OF_HOST}
         change: dict[str, Any] = {
             "device_id": to["device_id"], "device_owner": to["device_owner"], "binding:host_id": to["host"],
         }  # fmt: skip
-        if not to["device_id"]:
+        if not to["device_id"] and kept != profile:
+            # Neutron may let services alone change it (neutron/conf/policies/port.py): then the port waits.
             change["binding:profile"] = kept
         answer = self.api.write(
             "PUT", place, {"port": change}, lambda: _nothing(self._port(order)),

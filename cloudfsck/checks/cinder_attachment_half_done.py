@@ -108,6 +108,8 @@ CHECK = Check(
                               THEN 'Cinder does not say that it is connected to the host of the guest'
                               WHEN d.state IS NULL OR d.state NOT IN ('running', 'paused')
                               THEN 'its guest does not run' END
+                    WHEN NOT EXISTS (SELECT 1 FROM compute_services c WHERE c.host = a.server_host AND c.up)
+                    THEN 'nova-compute of its host is down, and may still get the message when it starts'
                     WHEN a.boot_index = 0 THEN 'the server boots from it'
                     WHEN a.connected IS DISTINCT FROM FALSE OR a.connector_host IS NOT NULL
                     THEN 'Cinder may have connected it to a host'
@@ -169,7 +171,11 @@ CHECK = Check(
                             cell1  s-7   c1    0        active     -30d
                             cell1  s-8   c1    0        stopped    -30d
                             cell1  s-9   c1    0        active     -30d
+                            cell1  s-10  c3    0        active     -30d
+            nova_services   cell   host  binary        last_seen_up  deleted  forced_down
+                            cell1  c3    nova-compute  -9d           0        false
             nova_block_device_mapping  cell   id  instance_uuid  volume_id  attachment_id  destination_type  device_name  connected  boot_index  deleted  updated_at
+                                       cell1  10  s-10           v-10       a-10           volume            /dev/vdb     false      -           0        -9d
                                        cell1  1   s-1            v-1        a-1            volume            /dev/vdb     false      -           0        -9d
                                        cell1  2   s-2            v-2        a-2            volume            /dev/vdb     false      1           0        -9d
                                        cell1  3   s-3            v-3        a-3            volume            /dev/vdb     false      0           0        -9d
@@ -189,6 +195,7 @@ CHECK = Check(
                              c1    s-8   shutoff  true
                              c1    s-9   running  true
                              c2    s-7   shutoff  true
+                             c3    s-10  running  true
             libvirt_disks  host  uuid  target  device  serial
                            c1    s-8   vdb     disk    v-8
                            c2    s-1   vdb     disk    v-1
@@ -207,6 +214,7 @@ CHECK = Check(
                             v-7  reserved   reserved       false        false    -9d
                             v-8  reserved   reserved       true         false    -9d
                             v-9  reserved   reserved       false        false    -9d
+                            v-10  reserved  reserved       false        false    -9d
             cinder_volume_attachment  id   volume_id  instance_uuid  connector_host  connected  attach_status  deleted  created_at  updated_at
                                       a-1  v-1        s-1            -               false      reserved       false    -9d         -9d
                                       a-2  v-2        s-2            -               false      attaching      false    -9d         -9d
@@ -217,8 +225,9 @@ CHECK = Check(
                                       a-7  v-7        s-7            -               false      reserved       false    -9d         -9d
                                       a-8  v-8        s-8            -               false      reserved       false    -9d         -9d
                                       a-9  v-9        s-9            -               false      reserved       false    -9d         -9d
+                                      a-10  v-10      s-10           -               false      reserved       false    -9d         -9d
             """,
-            finds=("a-1", "a-2", "a-3", "a-4", "a-5", "a-6", "a-7", "a-8", "a-9"),
+            finds=("a-1", "a-10", "a-2", "a-3", "a-4", "a-5", "a-6", "a-7", "a-8", "a-9"),
             plans="""
             delete attachment a-1 (reserved) of volume v-1 to server s-1
             delete attachment a-2 (attaching) of volume v-2 to server s-2

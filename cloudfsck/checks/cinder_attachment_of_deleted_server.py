@@ -73,7 +73,8 @@ CHECK = Check(
                NULL AS hosts, NULL AS cells, greatest(o.changed, a.server_deleted_at) AS since,
                CASE WHEN a.server_deleted_at > o.changed THEN 'cell:' || a.server_cell ELSE 'cinder:cinder' END AS clock,
                coalesce('a guest has the volume, on ' || array_to_string(q.on_hosts, ', '),
-                        'a device of the volume is in use on ' || array_to_string(d.on_hosts, ', ')) AS by_hand,
+                        'a device of the volume is in use on ' || array_to_string(d.on_hosts, ', '),
+                        (SELECT min(z.why) FROM attachment_doubts z WHERE z.attachment = a.attachment)) AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM suspects a
           JOIN others o ON o.attachment = a.attachment

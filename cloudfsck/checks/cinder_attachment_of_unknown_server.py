@@ -90,6 +90,7 @@ CHECK = Check(
                NULL AS hosts, NULL AS cells, o.changed AS since, 'cinder:cinder' AS clock,
                coalesce('a guest has the volume, on ' || array_to_string(g.on_hosts, ', '),
                         'a device of the volume is in use on ' || array_to_string(d.on_hosts, ', '),
+                        (SELECT min(z.why) FROM attachment_doubts z WHERE z.attachment = a.attachment),
                         CASE WHEN k.traces IS NULL THEN 'nothing says that the server was ever this Nova''s' END)
                    AS by_hand,
                NULL AS rung, NULL AS rung_since

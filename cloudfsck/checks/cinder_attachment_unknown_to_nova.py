@@ -110,7 +110,14 @@ CHECK = Check(
                CASE WHEN greatest(d.deleted_at, n.changed, a.server_updated_at) > o.changed THEN 'cell:' || a.cell
                     ELSE 'cinder:cinder' END AS clock,
                coalesce('a guest may have the volume by this very attachment, on ' || array_to_string(g.by_it, ', '),
-                        CASE WHEN g.beside THEN 'a guest on the host that it is connected to has the volume' END)
+                        CASE WHEN g.beside THEN 'a guest on the host that it is connected to has the volume' END,
+                        CASE WHEN EXISTS (SELECT 1 FROM server_volumes b
+                                           WHERE b.server = a.server AND b.volume = a.volume
+                                             AND NOT EXISTS (SELECT 1 FROM live_attachments y
+                                                              WHERE y.attachment = b.attachment))
+                             THEN 'Nova gives it the volume by an attachment that is gone: this may be the one in its place'
+                        END,
+                        (SELECT min(z.why) FROM attachment_doubts z WHERE z.attachment = a.attachment))
                    AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM suspects a
@@ -125,6 +132,61 @@ CHECK = Check(
     commands=_commands,
     risk="ask",
     scenarios=(
+        Scenario(
+            "no disk tells of it: a host that nobody asked, QEMU without a domain, a device in use, rescued, two on one host", """
+            hosts cell1      c1 c2
+            nova_instances   cell   uuid  host  deleted  vm_state
+                             cell1  s-1   c1    0        active
+                             cell1  s-2   c1    0        active
+                             cell1  s-3   c1    0        active
+                             cell1  s-4   c1    0        active
+                             cell1  s-5   c1    0        rescued
+                             cell1  s-6   c1    0        active
+                             cell1  s-7   c1    0        active
+                             cell1  s-8   c1    0        active
+                             cell1  s-9   c1    0        active
+            libvirt_domains  host  uuid  state    nova
+                             c2    s-2   shutoff  true
+                             c1    s-3   running  true
+                             c1    s-8   running  true
+            qemu_processes   host  uuid  pid
+                             c1    s-2   12
+                             c1    s-3   13
+                             c1    s-8   18
+            cinder_volumes   id   status  attach_status  multiattach  deleted  updated_at
+                             v-1  in-use  attached       false        false    -9d
+                             v-2  in-use  attached       false        false    -9d
+                             v-3  in-use  attached       false        false    -9d
+                             v-4  in-use  attached       false        false    -9d
+                             v-5  in-use  attached       false        false    -9d
+                             v-6  in-use  attached       false        false    -9d
+                             v-7  in-use  attached       true         false    -9d
+                             v-8  in-use  attached       false        false    -9d
+            cinder_volume_attachment  id    volume_id  instance_uuid  attached_host  connector_host  attach_status  places      deleted  updated_at
+                                      a-1   v-1        s-1            x9             x9              attached       []          false    -9d
+                                      a-2   v-2        s-2            c1             c1              attached       []          false    -9d
+                                      a-3   v-3        s-3            c1             c1              attached       [iqn.z/3]   false    -9d
+                                      a-4   v-4        s-4            c1             -               attached       [iqn.z/4]   false    -9d
+                                      a-5   v-5        s-5            c1             c1              attached       []          false    -9d
+                                      a-6   v-6        s-6            c1             c1              attached       []          false    -9d
+                                      a-60  v-6        s-6            c1             c1              attached       []          false    -9d
+                                      a-7   v-7        s-7            c1             c1              attached       []          false    -9d
+                                      a-70  v-7        s-7            c1             c1              attached       []          false    -9d
+                                      a-8   v-8        s-8            c1             c1              attached       [iqn.z/8]   false    -9d
+                                      a-9   v-8        s-9            c1             c1              attached       [iqn.z/8]   false    -9d
+            block_devices    host  name  kind  state    session   places      volume  slaves  holders  links       mounts  held_by  guests
+                             c1    sdb   scsi  running  session1  [iqn.z/3]   -       []      []       [/dev/sdb]  []      [7:dd]   []
+                             c1    sdc   scsi  running  session2  [iqn.b/9]   v-4     []      []       [/dev/sdc]  [/mnt]  []       []
+                             c1    sdd   scsi  running  session1  [iqn.z/8]   v-8     []      []       [/dev/sdd]  []      []       []
+                             c2    sdd   scsi  running  session1  [iqn.z/8]   -       []      []       [/dev/sdd]  []      [7:dd]   []
+            """,
+            finds=("a-1", "a-2", "a-3", "a-4", "a-5", "a-6", "a-60", "a-7", "a-70", "a-8", "a-9"),
+            plans="""
+            delete attachment a-7 (attached) of volume v-7 to server s-7
+            delete attachment a-70 (attached) of volume v-7 to server s-7
+            delete attachment a-8 (attached) of volume v-8 to server s-8
+            delete attachment a-9 (attached) of volume v-8 to server s-9
+            """),
         Scenario(
             "left on the source of a live migration; by a detachment; made by hand; Nova has another of the volume", """
             hosts cell1      c1 c2

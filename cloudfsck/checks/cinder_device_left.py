@@ -49,14 +49,14 @@ CHECK = Check(
     accused=("block_devices",),
     query="""
         WITH unused AS MATERIALIZED (
-            SELECT d.*, split_part(d.host, '.', 1) AS short,
+            SELECT d.*,
                    list_distinct(list_transform(d.places, lambda p: regexp_replace(p, '/[^/]*$', ''))) AS targets
               FROM volume_devices d
              WHERE NOT d.used),
         here AS (
             SELECT u.host, a.volume, CASE WHEN a.attached_host <> '' THEN a.places ELSE [] END AS places
-              FROM (SELECT DISTINCT host, short FROM unused) u
-              JOIN live_attachments a ON split_part(coalesce(nullif(a.attached_host, ''), u.short), '.', 1) = u.short),
+              FROM (SELECT DISTINCT u.host, k.short FROM unused u JOIN host_names k ON k.host = u.host) u
+              JOIN live_attachments a ON split_part(lower(coalesce(nullif(a.attached_host, ''), u.short)), '.', 1) = u.short),
         volumes AS (
             SELECT u.host, u.name, list(v.volume ORDER BY v.volume) AS ids, max(v.status) AS status, max(v.project) AS project,
                    max(v.name) AS volume_name, max(v.deleted_at) AS deleted_at
@@ -76,11 +76,13 @@ CHECK = Check(
                b.places AS device_places, u.links, p.paths, u.path_states, list_sort(coalesce(p.sessions, [])) AS sessions, u.volume, v.volume_name, v.project, v.status AS volume_status,
                v.deleted_at AS volume_deleted_at,
                list_sort(list_distinct(list_concat(
-                   [u.host, u.volume], v.ids, (SELECT list(n.node) FROM live_compute_nodes n WHERE n.host = u.host)))) AS also,
+                   [u.host, u.volume], v.ids, (SELECT list(h.hostname) FROM hypervisors h WHERE h.host = u.host),
+                   (SELECT list(n.node) FROM live_compute_nodes n WHERE n.host = u.host)))) AS also,
                [u.host] AS hosts, NULL AS cells, NULL AS since, 'host:' || u.host AS clock,
                CASE WHEN v.ids IS NULL
                     THEN 'its target is one of Cinder''s, and which volume it was is not known'
-                    WHEN NOT p.plain THEN 'only SCSI devices are removed by a program' END AS by_hand,
+                    WHEN NOT p.plain THEN 'only SCSI devices are removed by a program'
+                    WHEN len(u.places) = 0 THEN 'where it is on its backend is not known' END AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM unused u
           JOIN block_devices b ON b.host = u.host AND b.name = u.name
@@ -150,13 +152,14 @@ CHECK = Check(
             block_devices    host  name     kind  number   state    session  places       volume  slaves  holders  links           mounts  held_by  guests
                              c1    nvme1n1  nvme  259:0    -        nvme1    [nqn.v-1/1]  v-1     []      []       [/dev/nvme1n1]  []      []       []
                              c1    sdb      scsi  8:16     running  -        [iqn.v-2/1]  v-2     []      []       [/dev/sdb]      []      []       []
+                             c1    sdc      scsi  8:32     running  session5 []           v-2     []      []       [/dev/sdc]      []      []       []
             """,
-            finds=("c1/nqn.v-1/1", "c1/iqn.v-2/1")),
+            finds=("c1/nqn.v-1/1", "c1/iqn.v-2/1", "c1/sdc")),
         Scenario(
             "mounted, open, under another, a guest's, not known; of no volume; attached here, or nobody knows where; busy", """
             hosts cell1      c1 c2
             nova_compute_nodes  cell   id  host  hypervisor_hostname  hypervisor_type  deleted
-                                cell1  9   c2    n2                   QEMU             0
+                                cell1  9   c4    n4                   QEMU             0
             nova_instances   cell   uuid  host  deleted  vm_state  task_state
                              cell1  s-1   c1    0        active    -
                              cell1  s-2   c2    0        stopped   -
@@ -175,6 +178,11 @@ CHECK = Check(
                              v-9   in-use     attached       false    -9d
                              v-10  uploading  detached       false    -9d
                              v-11  in-use     attached       false    -9d
+                             v-13  in-use     attached       false    -9d
+                             v-14  in-use     attached       false    -9d
+            hypervisors      host  hostname
+                             c3    node17.example
+                             c4    c4
             cinder_volume_attachment  id    volume_id  instance_uuid  attached_host  connector_host  attach_status  connected  places        deleted
                                       a-6   v-6        s-1            c2             c2              attached       true       [iqn.v-6/1]   false
                                       a-7   v-7        s-2            c1.example     c1.example      attached       true       [iqn.v-7/1]   false
@@ -182,6 +190,8 @@ CHECK = Check(
                                       a-9   v-9        s-3            c2             c2              attached       true       [iqn.v-9/1]   false
                                       a-11  v-11       s-2            c1             c1              attached       true       [iqn.a/4]     false
                                       a-12  v-11       s-2            c2             c2              attached       -          -             false
+                                      a-13  v-13       -              node17.example  node17.example  attached       true       [iqn.v-13/1]  false
+                                      a-14  v-14       s-2            n4             n4              attached       true       [iqn.v-14/1]  false
             block_devices    host  name   kind       number  state    session   places          volume  slaves   holders  links        mounts  held_by   guests
                              c1    sdb    scsi       8:16    running  session1  [iqn.v-1/1]     v-1     []       []       [/dev/sdb]   [/mnt]  []        []
                              c1    sdc    scsi       8:32    running  session2  [iqn.v-1/2]     v-1     []       []       [/dev/sdc]   []      [7:dd]    []
@@ -199,6 +209,8 @@ CHECK = Check(
                              c1    sdn    scsi       8:208   running  session9  [iqn.x/1]       v-77    []       []       [/dev/sdn]   []      []        []
                              c2    sdb    scsi       8:16    running  session1  [iqn.v-1/1]     v-1     []       []       [/dev/sdb]   []      []        []
                              c1    sdo    scsi       8:224   running  session9  [iqn.v-12/1]    v-12    []       []       [/dev/sdo]   []      []        []
+                             c3    sdb    scsi       8:16    running  session1  [iqn.v-13/1]    v-13    []       []       [/dev/sdb]   []      []        []
+                             c4    sdc    scsi       8:32    running  session2  [iqn.v-14/1]    v-14    []       []       [/dev/sdc]   []      []        []
             """),
     ),
 )  # fmt: skip

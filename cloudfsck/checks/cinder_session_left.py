@@ -36,7 +36,7 @@ CHECK = Check(
     accused=("iscsi_sessions",),
     query="""
         WITH empty AS MATERIALIZED (
-            SELECT s.*, split_part(s.host, '.', 1) AS short
+            SELECT s.*
               FROM iscsi_sessions s
              WHERE len(s.devices) = 0),
         volumes AS (
@@ -48,14 +48,18 @@ CHECK = Check(
         SELECT e.host || '/' || e.session || '/' || e.target AS key, NULL AS server, e.host, e.session, e.target, e.portal, e.state, e.connection,
                e.volume, v.volume_name, v.project, v.status AS volume_status, v.deleted_at AS volume_deleted_at,
                list_sort(list_distinct(list_concat(
-                   [e.host, e.volume], v.ids, (SELECT list(n.node) FROM live_compute_nodes n WHERE n.host = e.host)))) AS also,
+                   [e.host, e.volume], v.ids))) AS also,
                [e.host] AS hosts, NULL AS cells, NULL AS since, 'host:' || e.host AS clock,
-               NULL AS by_hand, NULL AS rung, NULL AS rung_since
+               CASE WHEN e.portal IS NULL THEN 'by which portal it came is not known' END AS by_hand,
+               NULL AS rung, NULL AS rung_since
           FROM empty e
           JOIN volumes v ON v.host = e.host AND v.session = e.session
          WHERE NOT EXISTS (SELECT 1 FROM live_attachments a
                             WHERE list_contains(v.ids, a.volume)
-                              AND split_part(coalesce(nullif(a.attached_host, ''), e.short), '.', 1) = e.short)
+                              AND (coalesce(a.attached_host, '') = ''
+                                   OR EXISTS (SELECT 1 FROM host_names k
+                                               WHERE k.host = e.host
+                                                 AND k.short = split_part(lower(a.attached_host), '.', 1))))
            AND NOT EXISTS (SELECT 1 FROM server_volumes m
                              JOIN live_servers l ON l.server = m.server
                             WHERE l.host = e.host AND list_contains(v.ids, m.volume))
@@ -71,20 +75,24 @@ CHECK = Check(
             nova_instances   cell   uuid  host  deleted  vm_state
                              cell1  s-2   c2    0        active
                              cell1  s-9   c1    0        active
+            hypervisors      host  hostname
+                             c3    node17.example
             nova_block_device_mapping  cell   id  instance_uuid  destination_type  volume_id  attachment_id  connected  deleted
                                        cell1  2   s-2            volume            v-2        a-2            true       0
                                        cell1  9   s-9            volume            v-9        a-9            true       0
             cinder_volumes   id   _name_id  status   attach_status  deleted  updated_at
                              v-1  -         deleted  detached       true     -9d
                              v-2  n-2       in-use   attached       false    -9d
+                             v-3  -         deleted  detached       true     -9d
             cinder_volume_attachment  id   volume_id  instance_uuid  attached_host  connector_host  attach_status  connected  places                deleted
                                       a-2  v-2        s-2            c2             c2              attached       true       [iqn:volume-n-2/1]  false
             iscsi_sessions   host  session   target            portal    state      connection  volume  devices
                              c1    session1  iqn:volume-v-1    1.2.3.4:  FREE       failed      v-1     []
                              c1    session2  iqn:volume-n-2    1.2.3.4:  LOGGED_IN  up          n-2     []
                              c2    session1  iqn:volume-n-2    1.2.3.4:  LOGGED_IN  up          n-2     []
+                             c1    session3  iqn:volume-v-3    -         LOGGED_IN  up          v-3     []
             """,
-            finds=("c1/session1/iqn:volume-v-1", "c1/session2/iqn:volume-n-2"),
+            finds=("c1/session1/iqn:volume-v-1", "c1/session2/iqn:volume-n-2", "c1/session3/iqn:volume-v-3"),
             plans="""
             log c1 out of iqn:volume-v-1 at 1.2.3.4: (session1), where there is no device
             log c1 out of iqn:volume-n-2 at 1.2.3.4: (session2), where there is no device
@@ -104,10 +112,14 @@ CHECK = Check(
                              v-5  in-use     attached       false    -9d
                              v-6  uploading  detached       false    -9d
                              v-7  in-use     attached       false    -9d
+                             v-9  in-use     attached       false    -9d
             cinder_volume_attachment  id   volume_id  instance_uuid  attached_host  connector_host  attach_status  connected  places  deleted
                                       a-3  v-3        s-2            c1.example     c1.example      attached       true       []      false
                                       a-5  v-5        s-1            c2             c2              attached       true       []      false
                                       a-7  v-7        s-2            -              -               attached       true       []      false
+                                      a-9  v-9        -              node17.example  node17.example  attached       true       []      false
+            hypervisors      host  hostname
+                             c3    node17.example
             iscsi_sessions   host  session   target          portal    state      connection  volume  devices
                              c1    session1  iqn:volume-v-1  1.2.3.4:  LOGGED_IN  up          v-1     [sdb]
                              c1    session2  iqn:other       1.2.3.4:  LOGGED_IN  up          -       []
@@ -117,6 +129,7 @@ CHECK = Check(
                              c1    session7  iqn:volume-v-7  1.2.3.4:  LOGGED_IN  up          v-7     []
                              c1    session8  iqn:volume-v-8  1.2.3.4:  LOGGED_IN  up          v-8     []
                              c1    session1  iqn:volume-v-4  1.2.3.4:  LOGGED_IN  up          v-4     -
+                             c3    session9  iqn:volume-v-9  1.2.3.4:  LOGGED_IN  up          v-9     []
             """),
     ),
 )  # fmt: skip

@@ -94,6 +94,8 @@ CHECK = Check(
                     THEN 'it has attachments: to delete or complete one of them sets the state anew'
                     WHEN n.servers IS NOT NULL THEN 'Nova gives it to a server, and no attachment says so'
                     WHEN g.hosts IS NOT NULL THEN 'a guest has it, on ' || array_to_string(g.hosts, ', ')
+                    WHEN EXISTS (SELECT 1 FROM volume_devices e WHERE e.volume = v.stored AND e.used)
+                    THEN 'a device of it is in use'
                     WHEN v.status = 'available' OR (v.status = 'in-use' AND v.multiattach)
                     THEN 'somebody may attach it in this moment, and to set its state would undo that' END AS by_hand,
                NULL AS rung, NULL AS rung_since
@@ -153,6 +155,11 @@ CHECK = Check(
                              v-15  in-use           attaching      false    -30d        -9d
                              v-16  detaching        attached       false    -30d        -9d
                              v-17  in-use           attached       false    -30d        -9d
+                             v-18  in-use           detached       false    -30d        -9d
+                             v-19  detaching        detached       false    -30d        -9d
+            block_devices    host  name  kind  state    session   places     volume  slaves  holders  links       mounts  held_by  guests
+                             c1    sdb   scsi  running  session1  [iqn/1]    v-18    []      []       [/dev/sdb]  [/srv]  []       []
+                             c1    sdc   scsi  running  session2  [iqn/2]    v-19    []      []       [/dev/sdc]  []      []       []
             cinder_volume_attachment  id    volume_id  instance_uuid  attach_status    deleted  updated_at  deleted_at
                                       a-1   v-1        s-1            attached         false    -30d        -
                                       a-3   v-3        s-1            error_attaching  false    -30d        -
@@ -175,9 +182,10 @@ CHECK = Check(
                              1   Volume         v-2          deleting  true
                              2   Snapshot       v-5          creating  false
             """,
-            finds=("v-1", "v-10", "v-11", "v-12", "v-13", "v-14", "v-15", "v-16", "v-2", "v-3", "v-4", "v-5", "v-6",
+            finds=("v-1", "v-10", "v-11", "v-12", "v-13", "v-14", "v-15", "v-16", "v-18", "v-19", "v-2", "v-3", "v-4", "v-5", "v-6",
                    "v-7", "v-8", "v-9"),
             plans="""
+            set volume v-19, which has no attachment, from detaching (detached) to available (detached)
             set volume v-2, which has no attachment, from in-use (detached) to available (detached)
             set volume v-5, which has no attachment, from attaching (detached) to available (detached)
             """),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from cloudfsck.acts.neutron import Neutron
 from cloudfsck.acts.port import Delete
 from cloudfsck.config import CloudApi
 from cloudfsck.model import Moved
-from testbed import interrupted, oracles, ports
+from testbed import interrupted, oracles, places, ports
 from testbed.api import CLOUDS, Api
 from testbed.cloud import Cloud
 from testbed.operator import Operator
@@ -22,12 +21,25 @@ OF_DELETED = "neutron-port-of-deleted-server"
 FLOATING_IP = "neutron-floating-ip-of-deleted-server"
 BINDING = "neutron-binding-left"
 
+#: Bindings are between services: no administrator may change one who is none (neutron/conf/policies/port_bindings.py).
+SERVICE = f"""
+  service:
+    auth:
+      auth_url: http://{places.ADDRESS}:5000/v3
+      username: nova
+      password: {places.PASSWORD}
+      project_name: service
+      user_domain_name: Default
+      project_domain_name: Default
+    region_name: RegionOne
+"""
+
 
 @pytest.fixture
 def clouds(tmp_path: Path) -> Path:
-    """An administrator's clouds.yaml, in a file that others cannot read."""
+    """An administrator's clouds.yaml, in a file that others cannot read, with an account of a service's beside it."""
     path = tmp_path / "clouds.yaml"
-    shutil.copyfile(CLOUDS, path)
+    path.write_text(CLOUDS.read_text() + SERVICE)
     path.chmod(0o600)
     return path
 
@@ -120,12 +132,17 @@ def test_a_port_that_was_not_given_back(
     story.agreed("the port serves another server; OVN's synchronisation")
 
 
-def test_a_binding_that_a_migration_left(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+def test_a_binding_that_a_migration_left(
+    cloud: Cloud, api: Api, administrator: Operator, story: Story, clouds: Path
+) -> None:
     left = ports.binding_left(cloud, api, "compute1", "compute2", "port-3")
     story.made()
     assert found(administrator) == {BINDING: {f"{left.port}/compute2"}}
     story.fired(BINDING)
     assert found(administrator) == {BINDING: {f"{left.port}/compute2"}}
+    (refused,) = administrator("repair", "--yes").data["acts"]
+    assert (refused["outcome"], "disallowed by policy" in refused["why"]) == ("failed", True)
+    administrator.configure(**{"write.neutron": {"cloud": "service", "clouds_file": str(clouds)}})
     administrator("repair", "--yes").came_to(1, {f"{left.port}/compute2": "done"})
     clean(administrator)
     story.repaired("the inactive binding is deleted")
