@@ -50,6 +50,10 @@ _BESIDE: Mapping[Kind, str] = {
         SELECT unnest([volume, attachment]) FROM live_attachments WHERE server = $id
         UNION
         SELECT unnest([serial, alias, stored]) FROM libvirt_disks WHERE uuid = $id
+        UNION
+        SELECT port FROM server_ports WHERE server = $id
+        UNION
+        SELECT port FROM libvirt_interfaces WHERE uuid = $id
         """,
     "volume": """
         SELECT unnest([server, attachment]) AS id FROM server_volumes WHERE volume = $id
@@ -144,6 +148,13 @@ LINES: tuple[Line, ...] = (
          plus={**_WHOSE, **_VOLUME, "attachment": "'attachment ' || t.id"},
          open="NOT coalesce(t.deleted, FALSE)", last=0, always="volume", of=_BOTH),
     Line("worker", "cinder_workers", "{status}", "updated_at", "resource_id", of=_BOTH),
+    Line("port", "neutron_ports", "{status}", "updated_at", "server port mac_address device_owner name?",
+         plus={"server": "CASE WHEN t.device_id <> $id THEN 'device ' || t.device_id END", "port": "'port ' || t.id"}),
+    Line("binding", "neutron_port_bindings", "{status}", "", "bound port_id vif_type",
+         plus={"bound": "'on ' || coalesce(nullif(t.host, ''), 'no host')"}),
+    Line("address", "neutron_ip_allocations", "{ip_address}", "", "port_id subnet_id"),
+    Line("floating IP", "neutron_floating_ips", "{floating_ip_address}", "updated_at",
+         "floating fixed_ip_address? fixed_port_id? status", plus={"floating": "t.id"}),
     Line("domain", "libvirt_domains", "{state}", "held", "server rung reason? id persistent job? unmarked name",
          always="server", of=_BOTH,
          plus={**_WHICH, "rung": f"(SELECT 'cloudfsck holds it ' || h.rung {_HELD})",
@@ -160,6 +171,8 @@ LINES: tuple[Line, ...] = (
     Line("session", "iscsi_sessions", "{session} {state}", "", "connection? target portal devices", of=_BOTH),
     Line("controller", "nvme_controllers", "{name} {state}", "", "transport target address namespaces", of=_BOTH),
     Line("mount", "network_mounts", "{fstype}", "", "source point held_by? guests?", of=_BOTH),
+    Line("interface", "libvirt_interfaces", "{target}", "", "server mac port? config", where="t.port IS NOT NULL",
+         plus=_WHICH),
     Line("process", "qemu_processes", "pid {pid}", "started", "gone", always="server",
          plus={"gone": "CASE WHEN t.unnamed > 0 THEN t.unnamed || ' of its open files have no name any more' END"}),
     Line("directory", "instance_dirs", "{bytes}", "changed", "open_by symlink? path", where="t.kind = 'instance'",

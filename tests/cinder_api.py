@@ -96,9 +96,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"null")
         if path.startswith("/identity"):
             if method == "POST":
-                catalog = [{"type": "block-storage", "name": "cinder", "endpoints": [
-                    {"interface": "public", "region": "One", "region_id": "One",
-                     "url": f"{api.url}/volume/v3/{PROJECT}"}]}]  # fmt: skip
+                catalog = [
+                    {"type": kind, "name": kind, "endpoints": [
+                        {"interface": "public", "region": "One", "region_id": "One", "url": f"{api.url}{place}"}]}
+                    for kind, place in (("block-storage", f"/volume/v3/{PROJECT}"), ("network", "/network"))
+                ]  # fmt: skip
                 token = {"methods": ["password"], "catalog": catalog, "expires_at": "2999-01-01T00:00:00.000000Z",
                          "issued_at": "2026-01-01T00:00:00.000000Z", "project": {"id": PROJECT, "name": "admin"},
                          "user": {"id": "u", "name": "admin"}}  # fmt: skip
@@ -128,8 +130,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def served() -> Iterator[Api]:
-    api = Api()
+def served(kind: type[Api] = Api) -> Iterator[Any]:
+    api = kind()
     handler = type("Handler", (_Handler,), {"api": api})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True

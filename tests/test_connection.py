@@ -424,3 +424,22 @@ def devices(*volumes: object) -> dict[str, object]:
 )
 def test_the_volumes_of_a_build_request(said: object, expected: list[str] | None) -> None:
     assert taken(said, "block_device_mappings") == {"volumes": expected}
+
+
+# ------------------------------------------------------------------------------------------------ network_info
+
+
+def vif(port: str, **more: object) -> dict[str, object]:
+    """As Nova's instance_info_caches has it (nova/network/model.py: VIF)."""
+    return {"id": port, "address": "fa:16:3e:00:00:01", "network": {"id": "n-1"}, "profile": {"secret": "x"}, **more}
+
+
+def test_of_a_cached_network_the_ports_are_kept_and_whose_they_are() -> None:
+    said = [vif("p-2", preserve_on_delete=False), vif("p-1", preserve_on_delete=True), vif("p-3")]
+    assert taken(said, "network_info") == {"ports": ["p-1", "p-2", "p-3"], "preserved": ["p-1", "p-3"]}
+    assert taken([], "network_info") == {"ports": [], "preserved": []}
+
+
+@pytest.mark.parametrize("said", [None, "", "null", "{}", "7", "[7]", "[{}]", "[{", '[{"id": null}]', '[{"id": {}}]'])
+def test_a_cached_network_that_is_none_is_not_known(said: str | None) -> None:
+    assert taken(said, "network_info") == {"ports": None, "preserved": None}

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from cloudfsck import tables
 from cloudfsck.model import Piece, Scope
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import nova
+from cloudfsck.sources import nova, service
 from cloudfsck.sources.database import Database, Login, Unreadable
 from tests.bed import MariaDB, PostgreSQL
 from tests.bed.databases import Account, free_port
@@ -943,3 +943,64 @@ def test_a_galera_node_proves_only_while_it_is_primary_and_synced(galera: MariaD
         pass
     with database.open() as reading:
         assert reading.bulk(tags).read_all().num_rows == 1
+
+
+# -- two tables as one
+
+
+def neutron(server: MariaDB | PostgreSQL, name: str) -> None:
+    """Neutron's ports, and what else it has of every resource in one table for all."""
+    server.create(name)
+    server.execute(
+        name, "CREATE TABLE standardattributes (id BIGINT PRIMARY KEY, resource_type VARCHAR(255), created_at TIMESTAMP"
+        " NULL, updated_at TIMESTAMP NULL, revision_number BIGINT, description VARCHAR(255))",
+    )  # fmt: skip
+    server.execute(
+        name, "CREATE TABLE ports (id VARCHAR(36) PRIMARY KEY, project_id VARCHAR(255), name VARCHAR(255), network_id"
+        " VARCHAR(36), mac_address VARCHAR(32), status VARCHAR(16), device_owner VARCHAR(255), device_id VARCHAR(255),"
+        " standard_attr_id BIGINT, secret VARCHAR(9))",
+    )  # fmt: skip
+    date = dt.datetime(2026, 11, 22, 6, 25, 46)
+    server.execute(
+        name, "INSERT INTO standardattributes VALUES (%s, %s, %s, %s, %s, %s)",
+        [
+            (7, "ports", date, None, 3, None),
+            (8, "ports", date, date, 4, None),
+            (9, "networks", date, date, 1, None),
+        ],
+    )  # fmt: skip
+    server.execute(
+        name, "INSERT INTO ports VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            (SERVERS[3], "p1", "", "n1", "fa:01", "DOWN", "compute:nova", SERVERS[0], 7, "hunter2"),
+            (SERVERS[4], "p1", "x", "n1", "fa:02", "ACTIVE", "", "", 8, "hunter2"),
+        ],
+    )  # fmt: skip
+
+
+@pytest.mark.real
+def test_what_another_table_has_of_a_row_comes_with_it(server: MariaDB | PostgreSQL) -> None:
+    neutron(server, "neutron")
+    ports = tables.BY_NAME["neutron_ports"]
+    login = Login("neutron_reader", "from-the-grants")
+    database = dataclasses.replace(at(server, "neutron", login), name="neutron")
+    sql = nova.grants(at(server, "nova_api", login), [], [(database, service.columns([ports]))])
+    client(server, sql.replace("'PASSWORD'", "'from-the-grants'"))
+    wanted = [(SERVERS[3], 3, None), (SERVERS[4], 4, dt.datetime(2026, 11, 22, 6, 25, 46))]
+
+    def told(rows: Any) -> list[tuple[Any, ...]]:
+        return sorted((row["id"], row["revision_number"], row["updated_at"]) for row in rows.to_pylist())
+
+    with database.open() as reading:
+        assert told(reading.bulk(ports).read_all()) == wanted
+    for asked, found in ((SERVERS[0], wanted[:1]), (SERVERS[4], wanted[1:]), (SERVERS[1], [])):
+        with database.transaction(writer=True) as reading:
+            assert told(reading.rows(ports, [asked])) == found
+    with database.open() as reading, pytest.raises(sa.exc.DBAPIError, match="denied"):
+        reading.connection.exec_driver_sql("SELECT secret FROM ports")
+    server.execute("neutron", "ALTER TABLE standardattributes DROP COLUMN revision_number")
+    with database.open() as reading, pytest.raises(Unreadable, match="revision_number of table ports is missing"):
+        reading.bulk(ports)
+    server.execute("neutron", "DROP TABLE standardattributes")
+    with database.open() as reading, pytest.raises(Unreadable, match="table standardattributes is missing"):
+        reading.bulk(ports)

@@ -581,3 +581,29 @@ def test_that_a_host_has_no_device_of_a_volume_is_said_and_what_is_not_known_too
     assert ", no device" in shown(look(gone, "v-2", kind="volume")).replace("  no device", ", no device")
     unknown = DEVICES.replace("[iqn.a/8]", "[iqn.a/7]")
     assert "who uses it is not known" in "".join(of_host(look(unknown, "v-3", kind="volume"), "c1", "device"))
+
+
+def test_the_ports_of_a_server_stand_beside_its_other_places() -> None:
+    world = f"""{ZOMBIE}
+    libvirt_interfaces      host  uuid  config  target  mac    port
+                            c1    s-1   both    tap1    fa:01  p-1
+    neutron_ports           id   device_owner  device_id  status  name  mac_address  revision_number  created_at  updated_at
+                            p-1  compute:nova  s-1        DOWN    -     fa:01        4                -9d         -9d
+                            p-2  compute:nova  s-2        ACTIVE  -     fa:02        4                -9d         -9d
+    neutron_port_bindings   port_id  host  status  vif_type
+                            p-1      c1    ACTIVE  ovs
+    neutron_ip_allocations  port_id  ip_address  subnet_id
+                            p-1      10.0.0.1    n-1
+    neutron_floating_ips    id   floating_ip_address  fixed_port_id  fixed_ip_address  status  revision_number  created_at  updated_at
+                            f-1  192.0.2.1            p-1            10.0.0.1          DOWN    2                -9d         -9d
+"""  # noqa: E501
+    view = look(world, known=of("neutron-port-of-deleted-server"))
+    (block,) = [block for block in view.blocks if block.title == "Neutron's database"]
+    assert [(line.label, line.says, ", ".join(line.more)) for line in block.lines] == [
+        ("port", "DOWN", "port p-1, mac_address fa:01, device_owner compute:nova"),
+        ("binding", "ACTIVE", "on c1, port_id p-1, vif_type ovs"),
+        ("address", "10.0.0.1", "port_id p-1, subnet_id n-1"),
+        ("floating IP", "192.0.2.1", "f-1, fixed_ip_address 10.0.0.1, fixed_port_id p-1, status DOWN"),
+    ]
+    assert of_host(view, "c1", "interface") == ["tap1, mac fa:01, port p-1, config both"]
+    assert [(mark.table, mark.finding.key) for mark in view.marks] == [("neutron_ports", "p-1")]
