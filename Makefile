@@ -63,4 +63,4 @@ lock: $(STAMP)   ## pin the dependencies anew
 
 clean:           ## remove what make made
 	@if [ -d .cloud/nodes ]; then $(PYTHON) -m testbed down; fi
-	rm -rf $(VENV) .venv-nova .cloud .cache build dist *.egg-info
+	rm -rf $(VENV) .venv-nova .venv-nsx .cloud .cache build dist *.egg-info

@@ -44,7 +44,7 @@ from cloudfsck import (
     scenario,
     screen,
 )
-from cloudfsck.acts import cinder, hypervisor, neutron
+from cloudfsck.acts import cinder, hypervisor, neutron, ovn
 from cloudfsck.acts import database as in_database
 from cloudfsck.config import NO_SERVICE, Config
 from cloudfsck.model import Act, Refused, Trouble
@@ -207,14 +207,16 @@ class Session:
         """What apply is handed; the writing key, the account and the APIs are opened here and nowhere else."""
         write = self.config.write
         by_ssh = self.config.hosts.transport == "ssh"
-        if by_ssh and not any((write.ssh, write.cinder, write.neutron, write.database)):
+        if by_ssh and not any((write.ssh, write.cinder, write.neutron, write.ovn, write.database)):
             raise Trouble(f"{self.path} has no [write.ssh]: without the second key nothing can be repaired")
         roster = self.sources.roster()
-        apis: dict[str, cinder.Cinder | neutron.Neutron] = {}
+        apis: dict[str, cinder.Cinder | neutron.Neutron | ovn.Northbound] = {}
         if write.cinder is not None:
             apis["cinder"] = cinder.Cinder(write.cinder)
         if write.neutron is not None:
             apis["neutron"] = neutron.Neutron(write.neutron)
+        if write.ovn is not None:
+            apis["ovn"] = ovn.Northbound(write.ovn)
 
         def send(act: Act, lease: Lease) -> Any:
             if isinstance(act, in_database.Guarded):
@@ -225,8 +227,12 @@ class Session:
                 return in_database.send(act, self.sources.database(act.part), Login.of(write.database))
             if not act.host:
                 if act.part not in apis:
-                    raise Refused(f"{self.path} has no [write.{act.part}]: its cloud is to be the name of an"
-                                  " administrator's entry in clouds.yaml")  # fmt: skip
+                    needed = (
+                        "northbound is to be as in [ovn]"
+                        if act.part == "ovn"
+                        else ("its cloud is to be the name of an administrator's entry in clouds.yaml")
+                    )
+                    raise Refused(f"{self.path} has no [write.{act.part}]: {needed}")  # fmt: skip
                 self.stop.under_way = True
                 return apis[act.part].send(act)
             if by_ssh and write.ssh is None:
@@ -683,6 +689,11 @@ def doctor(context: typer.Context, format: FormatOption = Format.text) -> int:
         note("host", row["host"], None, f"answers; our questions cost it {row['seconds']:.2f} s")
     for row in taken.rows("SELECT backend, listed FROM backends ORDER BY backend"):
         note("backend", row["backend"], None, f"answers; it has {row['listed']} images")
+    for row in taken.rows(
+        "SELECT (SELECT count(*) FROM ovn_switches) AS switches, (SELECT count(*) FROM ovn_switch_ports) AS ports"
+        " FROM ledger WHERE table_name = 'ovn_switches' AND whole"
+    ):
+        note("OVN", "northbound", None, f"answers; it has {row['switches']} switches and {row['ports']} ports")
     for name, one in session.active.items():
         lost = sorted({gap.part or gap.table for gap in gaps.values() if gap.table in taken.tables_read(one.query)})
         note("check", name, f"cannot judge {', '.join(lost)}" if lost else None, "can judge everything")

@@ -28,6 +28,11 @@ NO_SERVICE = {
     for name in ("cinder", "neutron")
 }
 
+#: Why a check of OVN is not made.
+NO_OVN = (
+    "the configuration does not name OVN's northbound database and Neutron's ([ovn] northbound, [neutron] database)"
+)
+
 #: Why a check of images on a storage backend is not made, and how such a check is named.
 NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"
 _OF_IMAGES = re.compile(r"-image-of-|-without-image$")
@@ -112,12 +117,27 @@ class CloudApi(_Section):
     timeout: Duration = Field(default=dt.timedelta(seconds=120), gt=dt.timedelta(), le=dt.timedelta(minutes=3))
 
 
+class Ovn(_Section):
+    """OVN's northbound database: `northbound` are the remotes of all members of its cluster, as ovn_nb_connection of
+    Neutron's configuration has them (tcp:10.0.0.1:6641, ssl:[::1]:6641, unix:/run/ovn/ovnnb_db.sock).
+
+    `timeout` is for all that is read of it at once.
+    """
+
+    northbound: list[str] = Field(min_length=1)
+    private_key: Path | None = None
+    certificate: Path | None = None
+    ca: Path | None = None
+    timeout: Duration = Field(default=dt.timedelta(seconds=60), gt=dt.timedelta())
+
+
 class Write(_Section):
     """`database` is the account for what has no API; it is one for all databases, as that of [read.database] is."""
 
     ssh: Ssh | None = None
     cinder: CloudApi | None = None
     neutron: CloudApi | None = None
+    ovn: Ovn | None = None
     database: Account | None = None
 
 
@@ -251,6 +271,7 @@ class Config(_Section):
     nova: Nova
     cinder: Service | None = None
     neutron: Service | None = None
+    ovn: Ovn | None = None
     placement: Service | None = None
     designate: Service | None = None
     backend: dict[str, Backend] = {}
@@ -280,6 +301,8 @@ class Config(_Section):
             for service, why in NO_SERVICE.items() if getattr(self, service) is None
             for name in checks if name.startswith(f"{service}-")
         }  # fmt: skip
+        if self.ovn is None or self.neutron is None:
+            unnamed |= {name: NO_OVN for name in checks if name.startswith("ovn-")}
         unlisted = {name: NO_BACKEND for name in checks if not self.backend and _OF_IMAGES.search(name)}
         return {**unnamed, **unlisted, **self.skip}
 

@@ -48,6 +48,8 @@ _DATABASE: Mapping[str, tuple[Name, ...]] = {
     "designate": (("storage:sqlalchemy", "connection"), *_OLD),
 }
 
+_NORTHBOUND: Name = ("ovn", "ovn_nb_connection")
+
 #: $name, ${name}, $section.name; and $$ or \$, which is a plain $ (ConfigOpts._substitute).
 _REFERENCE = re.compile(r"[$\\]\$|\$(?:([_a-z][._a-z0-9]*)|\{([_a-z][._a-z0-9]*)\})", re.IGNORECASE)
 
@@ -376,6 +378,7 @@ def toml(name: str, found: Found) -> str:
         "\n".join(["[cloud]", f"name = {_quoted(name)}", _line("state", "/var/lib/cloudfsck", _ABOUT_STATE), *clouds]),
         "\n".join(["[nova]", *_nova(found, chosen)]),
         *("\n".join(_service(found, service)) for service in _DATABASE),
+        *("\n".join(lines) for lines in [list(_ovn(found))] if lines),
     ]
     return _FILE.format(sections="\n\n".join(sections), address=_address(chosen))
 
@@ -443,6 +446,20 @@ def _service(found: Found, service: str) -> Iterator[str]:
         )
     yield _note(f"[{service}]  # {question}")
     yield _note(f'database = "mysql://HOST/{service}"')
+
+
+def _ovn(found: Found) -> Iterator[str]:
+    """OVN's northbound database, where Neutron says that it uses one; the key that opens it is Neutron's, not ours."""
+    conf = next((conf for conf in found.confs["neutron"] if conf.said(_NORTHBOUND)), None)
+    said = None if conf is None else conf.said(_NORTHBOUND)
+    if conf is None or said is None:
+        return
+    yield "[ovn]"
+    remotes = ", ".join(_quoted(remote.strip()) for remote in said.value.split(","))
+    yield f"{f'northbound = [{remotes}]':<39} {_note(str(said.file))}"
+    if "ssl:" in said.value:
+        for key in ("private_key", "certificate", "ca"):
+            yield _note(_line(key, f"/etc/cloudfsck/ovn-{key}.pem", "it asks for a certificate: which is ours?"))
 
 
 def _first(key: str, databases: Sequence[Said]) -> Iterator[str]:

@@ -21,7 +21,8 @@ VERSION = 1
 
 #: Domains go first: nothing is taken from under a guest.
 _ORDER = (
-    "domain", "device", "session", "attachment", "volume", "block_device", "floating_ip", "port", "directory"
+    "domain", "device", "session", "attachment", "volume", "block_device", "floating_ip", "port", "ovn_port",
+    "directory",
 )  # fmt: skip
 
 #: Values of an act that are lists; the act itself looks at what is in them.

@@ -13,15 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Per = Literal["cloud", "api", "cell", "cinder", "neutron", "host", "backend"]
+Per = Literal["cloud", "api", "cell", "cinder", "neutron", "ovn", "host", "backend"]
 
-#: The single part of each table that is read from Nova's API database, from Cinder's, and from Neutron's.
+#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's and OVN's.
 API = "nova_api"
 CINDER = "cinder"
 NEUTRON = "neutron"
+OVN = "ovn"
 
 #: The single part of a table, by what it is read from; those of the services beside Nova are named as these are.
-SINGLE: dict[Per, str] = {"cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON}
+SINGLE: dict[Per, str] = {"cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON, "ovn": OVN}
 SERVICES: tuple[Per, ...] = ("cinder", "neutron")
 
 
@@ -896,6 +897,108 @@ TABLES: tuple[Table, ...] = (
         """,
         key="port_id trunk_id",
         origin="subports",
+    ),
+    _table(
+        "neutron_network_segments",
+        "neutron",
+        "The segments of networks.",
+        """
+        id            VARCHAR  The segment.
+        network_id    VARCHAR  Its network.
+        network_type  VARCHAR  geneve, vxlan, vlan, flat or local.
+        """,
+        origin="networksegments",
+    ),
+    _table(
+        "neutron_ovn_revisions",
+        "neutron",
+        """What of Neutron's is to be in OVN, and in which revision it is there; its maintenance goes by that every five
+        minutes.""",
+        """
+        resource_uuid     VARCHAR    The port, network, router, …
+        resource_type     VARCHAR    ports, networks, routers, router_ports, security_groups, floatingips, …
+        standard_attr_id  BIGINT     Its row in standardattributes; NULL: Neutron has deleted it, and OVN has not yet.
+        revision_number   BIGINT     The revision that is in OVN; -1: none yet.
+        created_at        TIMESTAMP  When it was first to be there.
+        updated_at        TIMESTAMP  When it was last put there.
+        """,
+        key="resource_uuid",
+        origin="ovn_revision_numbers",
+        late=True,
+    ),
+    _table(
+        "ovn_switches",
+        "ovn",
+        "Logical switches of OVN's northbound database.",
+        """
+        uuid      VARCHAR  The row.
+        name      VARCHAR  Its name: neutron-<network>, or neutron-<segment>, if it is Neutron's.
+        revision  BIGINT   The revision of the network that Neutron has put there.
+        network   VARCHAR  The network or segment in its name, where Neutron has marked it; NULL: it is not Neutron's.
+        ports     BIGINT   How many ports it has.
+        """,
+        key="uuid name network",
+        few=True,
+    ),
+    _table(
+        "ovn_switch_ports",
+        "ovn",
+        "Ports of those switches.",
+        """
+        uuid          VARCHAR  The row.
+        name          VARCHAR  Its name: the port, if it is Neutron's.
+        revision      BIGINT   The revision of the port that Neutron has put there.
+        switch        VARCHAR  The name of its switch.
+        type          VARCHAR  Empty for a server's; router, localnet, localport, …
+        up            BOOLEAN  Whether a host has it.
+        port          VARCHAR  The port, where Neutron has marked it; NULL: it is not Neutron's.
+        device_owner  VARCHAR  As in neutron_ports.
+        device_id     VARCHAR  As in neutron_ports.
+        """,
+        key="uuid name switch port device_id",
+        few=True,
+    ),
+    _table(
+        "ovn_routers",
+        "ovn",
+        "Logical routers of OVN's northbound database.",
+        """
+        uuid      VARCHAR  The row.
+        name      VARCHAR  Its name: neutron-<router>, if it is Neutron's.
+        revision  BIGINT   The revision of the router that Neutron has put there.
+        router    VARCHAR  The router in its name, where Neutron has marked it; NULL: it is not Neutron's.
+        ports     BIGINT   How many ports it has.
+        """,
+        key="uuid name router",
+        few=True,
+    ),
+    _table(
+        "ovn_router_ports",
+        "ovn",
+        "Ports of those routers.",
+        """
+        uuid      VARCHAR  The row.
+        name      VARCHAR  Its name: lrp-<port>, if it is Neutron's.
+        revision  BIGINT   The revision of the port that Neutron has put there.
+        router    VARCHAR  The name of its router.
+        port      VARCHAR  The port in its name, where Neutron has marked it; NULL: it is not Neutron's.
+        """,
+        key="uuid name router port",
+        few=True,
+    ),
+    _table(
+        "ovn_port_groups",
+        "ovn",
+        "Port groups of OVN's northbound database, one for each security group.",
+        """
+        uuid            VARCHAR  The row.
+        name            VARCHAR  Its name: pg_<security group>, if it is Neutron's.
+        revision        BIGINT   The revision of the security group that Neutron has put there.
+        security_group  VARCHAR  The security group, where Neutron has marked it; NULL: it is of none.
+        ports           BIGINT   How many ports are in it.
+        """,
+        key="uuid name security_group",
+        few=True,
     ),
     _table(
         "hypervisors",

@@ -222,6 +222,7 @@ _PER = {
     "cell": "each cell",
     "cinder": "Cinder's database",
     "neutron": "Neutron's database",
+    "ovn": "OVN's northbound database",
     "host": "each host",
     "backend": "each storage backend",
 }

@@ -534,6 +534,7 @@ def test_init_writes_the_configuration_and_the_grants(tmp_path: Path, capsys: py
         assert mine.count("PREPARE") == (5 if service == "cinder" else 1)
     assert '\\connect "neutron"' in blocks["neutron at pg.example:5432"]
     assert "('alembic_version', ARRAY['version_num'])" in blocks["neutron at pg.example:5432"]
+    assert "('ports', ARRAY['id', 'project_id', " in blocks["neutron at pg.example:5432"]
     for cell in ("nova_cell0 at db.example:3306", "nova_cell1 at db2.example:3306"):
         assert f"ON `{cell.split()[0]}`.`instances` TO" in blocks[cell]
     # on each server, who makes the account comes before who gives it rights
@@ -601,15 +602,15 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
 ) -> None:
     path = demo.make(tmp_path / "cloud")
     text = path.read_text()
-    for name, revisions in (("neutron", ["5c85685d616d", "0e6eff810791"]),
+    for name, revisions in (("designate", ["5c85685d616d", "0e6eff810791"]),
                             ("placement", ["422ece571366"])):  # fmt: skip
         text += f'\n[{name}]\ndatabase = "sqlite:///{service_database(tmp_path / name, *revisions)}"\n'
     path.write_text(text)
     found = doctor(path, capsys, 0)
-    assert set(found) == {"nova_api", "cell0", "cell1", "cell2", "cinder", "neutron", "placement"}
+    assert set(found) == {"nova_api", "cell0", "cell1", "cell2", "cinder", "designate", "placement"}
     assert found["cinder"]["says"].startswith("its clock says ")
     assert found["cinder"]["says"].endswith(" UTC; its schema is at demo")
-    assert found["neutron"]["says"].endswith("; its schema is at 0e6eff810791 and 5c85685d616d")
+    assert found["designate"]["says"].endswith("; its schema is at 0e6eff810791 and 5c85685d616d")
     assert "schema" not in found["cell1"]["says"]
 
     service_database(tmp_path / "designate")
@@ -630,9 +631,21 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
 
 
 def test_a_revision_is_read_from_the_table_that_is_granted(tmp_path: Path) -> None:
-    assert schema.columns(Database("neutron", "sqlite:////nowhere", Login())) == {"alembic_version": ["version_num"]}
+    assert schema.columns(Database("placement", "sqlite:////nowhere", Login())) == {"alembic_version": ["version_num"]}
     database = Database("cinder", f"sqlite:///{service_database(tmp_path / 'db', 'b', 'a')}", Login())
     with database.open() as reading:
         assert schema.revisions(reading) == ["a", "b"]
     with pytest.raises(Unreadable, match="cinder: its URL"), Database("cinder", "junk", Login()).open():
         pass
+
+
+def test_where_ovn_is_neutron_says(tmp_path: Path) -> None:
+    more = "[ovn]\novn_nb_connection = ssl:10.0.0.1:6641, ssl:[fd00::2]:6641\novn_nb_private_key = /etc/neutron/key\n"
+    text = written(lay(tmp_path, {**ALL, "etc/neutron/neutron.conf": NEUTRON + more}))
+    assert 'northbound = ["ssl:10.0.0.1:6641", "ssl:[fd00::2]:6641"] # ' in text
+    assert '# private_key = "/etc/cloudfsck/ovn-private_key.pem"' in text
+    assert "/etc/neutron/key" not in text, "that is Neutron's own"
+    found = config.parse(tmp_path / "x.toml", text).ovn
+    assert found is not None
+    assert found.northbound == ["ssl:10.0.0.1:6641", "ssl:[fd00::2]:6641"]
+    assert "[ovn]" not in written(lay(tmp_path / "without", ALL))

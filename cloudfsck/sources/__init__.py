@@ -1,7 +1,7 @@
 """Read a cloud into a snapshot, in the order that makes a finding safe; the only code that reads the outside.
 
-What may be condemned is read before what may acquit it: first the roster, then the hypervisors and the storage
-backends, then Cinder and Neutron, then Nova's API database, its cells last, and with them the roster again.  The same
+What may be condemned is read before what may acquit it: first the roster, then the hypervisors, the storage backends
+and OVN, then Cinder and Neutron, then Nova's API database, its cells last, and with them the roster again.  The same
 path reads everything or a scope.
 """
 
@@ -20,7 +20,7 @@ from cloudfsck.config import Config, Place
 from cloudfsck.model import Gap, Hold, Piece, Scope, Trouble
 from cloudfsck.remote import Target
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import backends, hypervisors, nova, schema, service
+from cloudfsck.sources import backends, hypervisors, nova, ovn, schema, service
 from cloudfsck.sources.database import Database, Login, Unreadable
 
 #: Hypervisor types that nova-compute's libvirt driver reports (nova/virt/libvirt/host.py: get_driver_type).
@@ -163,6 +163,7 @@ class Sources:
                 waiting = []
         snapshot.add(waiting)
         snapshot.add(self._backends(roster, Scope()))
+        snapshot.add(self._ovn())
         self._databases(snapshot, Scope(), progress)
         # Ceph tells image by image who uses one: only of those that may be left over is that asked.
         ids = backends.suspects(snapshot)
@@ -191,6 +192,7 @@ class Sources:
         for pieces in self._hosts(roster, asked, scope):
             yield from pieces
         yield from self._backends(roster, scope)
+        yield from self._ovn()
         yield from self._services(scope)
 
     def look(self, scope: Scope, part: str) -> Snapshot:
@@ -203,6 +205,8 @@ class Sources:
             snapshot.add(piece for pieces in self._hosts(roster, asked, scope) for piece in pieces)
         elif part in tables.SERVICES:
             snapshot.add(self._services(scope, part))
+        elif part == tables.OVN:
+            snapshot.add(self._ovn())
         else:
             snapshot.add(nova.read_cell(self.database(part), scope, frozenset({"nova_block_device_mapping"})))
         snapshot.add(self._own())
@@ -297,6 +301,11 @@ class Sources:
         for database in self.services():
             if only in (None, database.name):
                 yield from service.read(database, database.name, service.tables_read_from(database), scope)
+
+    def _ovn(self) -> Iterator[Piece]:
+        """All of OVN, whatever the scope: the whole is read in a second."""
+        if self.config.ovn is not None:
+            yield from ovn.read(self.config.ovn)
 
     def _nova(self, scope: Scope) -> Iterator[Piece]:
         try:

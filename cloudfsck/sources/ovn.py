@@ -1,0 +1,133 @@
+"""OVN's northbound database as pieces of a snapshot, all of one state: what in it Neutron has made, and what not.
+
+Neutron's marks are in external_ids (neutron/common/ovn/constants.py); what has none of them is somebody else's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from cloudfsck import tables
+from cloudfsck.config import Ovn
+from cloudfsck.model import Piece, Row
+from cloudfsck.sources import ovsdb, service
+from cloudfsck.sources.database import Unreadable
+from cloudfsck.sources.ovsdb import Query, Rows
+
+NORTHBOUND = "OVN_Northbound"
+
+_QUERIES = (
+    Query("Logical_Switch", {"name": "atom", "ports": "set", "external_ids": "map"}),
+    Query("Logical_Switch_Port", {"name": "atom", "type": "atom", "up": "set", "external_ids": "map"}),
+    Query("Logical_Router", {"name": "atom", "ports": "set", "external_ids": "map"}),
+    Query("Logical_Router_Port", {"name": "atom", "external_ids": "map"}),
+    Query("Port_Group", {"name": "atom", "ports": "set", "external_ids": "map"}),
+)
+
+
+def server(settings: Ovn) -> ovsdb.Server:
+    return ovsdb.Server(
+        tuple(settings.northbound), settings.timeout, settings.private_key, settings.certificate, settings.ca
+    )
+
+
+def read(settings: Ovn) -> Iterator[Piece]:
+    """A piece for every table.  It never raises."""
+    started = service.now()
+    wanted = [table for table in tables.TABLES if table.per == "ovn"]
+    try:
+        answers = ovsdb.select(server(settings), NORTHBOUND, _QUERIES)
+        found = {query.table: _whole(query, answer) for query, answer in zip(_QUERIES, answers, strict=True)}
+        made = _made(found)
+    except (Unreadable, ValueError, TypeError, AttributeError, KeyError, pa.ArrowException) as error:
+        why = str(error) if isinstance(error, Unreadable) else f"OVN: {type(error).__name__}: {error}"
+        for table in wanted:
+            yield Piece(table.name, tables.OVN, None, why, None, started, service.now())
+        return
+    finished = service.now()
+    for table in wanted:
+        rows = pa.Table.from_pylist(made[table.name], _schema(table))
+        yield Piece(table.name, tables.OVN, rows, None, None, started, finished)
+
+
+def _whole(query: Query, answer: Rows | None) -> tuple[Row, ...]:
+    """Raises Unreadable where the server knows less than every release of OVN does."""
+    if answer is None or answer.absent:
+        lacks = query.table if answer is None else f"{', '.join(sorted(answer.absent))} of {query.table}"
+        raise Unreadable(f"OVN's northbound database has no {lacks}: is it one?")
+    return answer.rows
+
+
+def _made(found: Mapping[str, tuple[Row, ...]]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each of our tables."""
+    switch_of = {port: one["name"] for one in found["Logical_Switch"] for port in one["ports"]}
+    router_of = {port: one["name"] for one in found["Logical_Router"] for port in one["ports"]}
+    return {
+        "ovn_switches": [
+            {
+                **_row(one),
+                "network": _named(one, "neutron-", "neutron:network_name"),
+                "ports": len(one["ports"]),
+            }
+            for one in found["Logical_Switch"]
+        ],
+        "ovn_switch_ports": [
+            {
+                **_row(one),
+                "switch": switch_of.get(one["_uuid"]),
+                "type": one["type"],
+                "up": bool(one["up"] and one["up"][0]),
+                "port": _named(one, "", "neutron:port_name"),
+                "device_owner": one["external_ids"].get("neutron:device_owner"),
+                "device_id": one["external_ids"].get("neutron:device_id"),
+            }
+            for one in found["Logical_Switch_Port"]
+        ],
+        "ovn_routers": [
+            {
+                **_row(one),
+                "router": _named(one, "neutron-", "neutron:router_name"),
+                "ports": len(one["ports"]),
+            }
+            for one in found["Logical_Router"]
+        ],
+        "ovn_router_ports": [
+            {
+                **_row(one),
+                "router": router_of.get(one["_uuid"]),
+                "port": _named(one, "lrp-", "neutron:router_name"),
+            }
+            for one in found["Logical_Router_Port"]
+        ],
+        "ovn_port_groups": [
+            {
+                **_row(one),
+                "security_group": one["external_ids"].get("neutron:security_group_id"),
+                "ports": len(one["ports"]),
+            }
+            for one in found["Port_Group"]
+        ],
+    }
+
+
+def _row(one: Row) -> dict[str, Any]:
+    revision = one["external_ids"].get("neutron:revision_number")
+    return {
+        "uuid": one["_uuid"],
+        "name": one["name"],
+        "revision": int(revision) if revision and revision.isdecimal() else None,
+    }
+
+
+def _named(one: Row, prefix: str, mark: str) -> str | None:
+    """What of Neutron's a row is of, by its name, where Neutron has marked it."""
+    name: str = one["name"]
+    return name.removeprefix(prefix) if mark in one["external_ids"] and name.startswith(prefix) else None
+
+
+def _schema(table: tables.Table) -> pa.Schema:
+    kinds = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "BOOLEAN": pa.bool_()}
+    return pa.schema([(column.name, kinds[column.type]) for column in table.columns])
