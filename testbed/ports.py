@@ -119,3 +119,14 @@ def without_router(api: Api) -> None:
     for port in api.sdk.network.ports(device_id=router.id, device_owner="network:router_interface"):
         api.sdk.network.remove_interface_from_router(router, port_id=port.id)
     api.sdk.network.delete_router(router)
+
+
+def forgotten_by_neutron(cloud: Cloud, api: Api) -> str:
+    """A port is deleted in Neutron's database by hand, with all that Neutron's maintenance would go by."""
+    port = own(api)
+    cloud.sql("neutron", f"DELETE FROM ovn_revision_numbers WHERE resource_uuid = '{port}'")
+    cloud.sql(
+        "neutron",
+        f"DELETE s FROM standardattributes s JOIN ports p ON p.standard_attr_id = s.id WHERE p.id = '{port}'",
+    )
+    return port

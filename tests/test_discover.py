@@ -613,12 +613,12 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
     assert found["designate"]["says"].endswith("; its schema is at 0e6eff810791 and 5c85685d616d")
     assert "schema" not in found["cell1"]["says"]
 
-    service_database(tmp_path / "designate")
+    service_database(tmp_path / "empty")
     service_database(tmp_path / "other", "x", table="migrate_version")
     text = text.replace(str(tmp_path / "placement"), str(tmp_path / "other"))
     text = text.replace("cinder.sqlite", "none/cinder.sqlite")
-    text = text.replace(f"sqlite:///{tmp_path / 'neutron'}", f"mysql+pymysql://neutron:{SECRET}@db")
-    path.write_text(f'{text}\n[designate]\ndatabase = "sqlite:///{tmp_path / "designate"}"\n')
+    text = text.replace(str(tmp_path / "designate"), str(tmp_path / "empty"))
+    path.write_text(f'{text}\n[neutron]\ndatabase = "mysql+pymysql://neutron:{SECRET}@db"\n')
     path.chmod(0o600)  # a password stands in it
     found = doctor(path, capsys, 8)
     assert {name for name, row in found.items() if row["state"] == "fault"} == {

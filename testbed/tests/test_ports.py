@@ -20,6 +20,8 @@ from testbed.story import Story
 OF_DELETED = "neutron-port-of-deleted-server"
 FLOATING_IP = "neutron-floating-ip-of-deleted-server"
 BINDING = "neutron-binding-left"
+OVN = "ovn-port-left"
+NORTHBOUND = f"tcp:{places.ADDRESS}:6641"
 
 #: Bindings are between services: no administrator may change one who is none (neutron/conf/policies/port_bindings.py).
 SERVICE = f"""
@@ -153,3 +155,36 @@ def test_a_binding_that_a_migration_left(
     api.delete(left.server)
     assert oracles.disagreements(cloud) == []
     story.agreed("the server moves live to that host; OVN's synchronisation")
+
+
+def test_a_port_that_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> None:
+    operator = Operator(cloud, tmp_path, **{"write.ovn": {"northbound": [NORTHBOUND]}})
+    beside = ports.own(api)
+    port = ports.forgotten_by_neutron(cloud, api)
+    story.made()
+    assert found(operator) == {OVN: {port}}
+    story.fired(OVN)
+    assert oracles.disagreements(cloud) != []
+    assert found(operator) == {OVN: {port}}
+    there = cloud.controller.run("ovn-nbctl", "--db", NORTHBOUND, "list", "Logical_Switch_Port", port)
+    operator("repair", "--yes").came_to(1, {port: "done"})
+    clean(operator)
+    assert oracles.disagreements(cloud) == []
+    story.repaired("deleted from OVN under the whole row as it was read")
+    ran = operator("undo", operator("undo").data[-1]["run"], "--yes")
+    assert set(ran.outcomes.values()) == {"done"}, ran.out
+    again = cloud.controller.run("ovn-nbctl", "--db", NORTHBOUND, "list", "Logical_Switch_Port", port)
+    assert own_lines(again) == own_lines(there)
+    story.undone("the same row is there again")
+    assert found(operator) == {OVN: {port}}
+    operator("repair", "--yes").came_to(1, {port: "done"})
+    clean(operator)
+    assert ports.show(api, beside)["id"] == beside
+    api.call("network", "DELETE", f"/ports/{beside}")
+    assert oracles.disagreements(cloud) == []
+    story.agreed("OVN's synchronisation finds no difference; another port is as it was")
+
+
+def own_lines(said: str) -> list[str]:
+    """What ovn-nbctl lists of a row, but for its UUID."""
+    return [line for line in said.splitlines() if not line.startswith("_uuid")]
