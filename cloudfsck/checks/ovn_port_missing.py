@@ -1,0 +1,85 @@
+"""Neutron believes that a port is in OVN, and it is not there.
+
+Why it matters
+    Whoever has the port is cut off, or will be as soon as he starts.
+How it comes about
+    Somebody removed it from the northbound database, or that was restored from an older backup.  Neutron's maintenance
+    looks only at what it has noted itself, and there the port is up to date.
+What the repair does
+    There is none yet.  Once Neutron's note says that the port never got there, its maintenance makes it within five
+    minutes, it alone and as Neutron has it; `neutron-ovn-db-sync-util` in repair mode would do so for everything that
+    differs, and delete what it does not know.
+When not to repair
+    While OVN is being restored.
+"""
+
+from collections.abc import Iterable
+
+from cloudfsck.model import Check, Row, Scenario
+
+
+def _commands(row: Row) -> Iterable[str]:
+    port, revision = row["port"], row["revision"]
+    yield f"as an administrator: openstack port show {port}"
+    yield f"where OVN's northbound database is: ovn-nbctl --columns=name,external_ids find Logical_Switch_Port name={port}"
+    yield (
+        "in Neutron's database, if it is not there: START TRANSACTION; UPDATE ovn_revision_numbers SET revision_number = -1"
+        f" WHERE resource_uuid = '{port}' AND resource_type = 'ports' AND revision_number = {revision};"
+        " SELECT ROW_COUNT() AS must_be_one;"
+    )
+    yield "in the same session: COMMIT if must_be_one is 1, and ROLLBACK if it is anything else"
+
+
+CHECK = Check(
+    text=__doc__,
+    accused=("neutron_ports",),
+    query="""
+        SELECT p.id AS key, CASE WHEN starts_with(p.device_owner, 'compute:') THEN p.device_id END AS server, p.id AS port, p.name, p.project_id AS project,
+               p.network_id AS network, s.name AS switch, p.device_owner, p.status, p.revision_number AS revision,
+               p.updated_at, [p.id, p.network_id] AS also, [] AS hosts, [] AS cells,
+               greatest(p.created_at, p.updated_at, r.updated_at) AS since, 'neutron:neutron' AS clock,
+               NULL AS by_hand, NULL AS rung, NULL AS rung_since
+          FROM neutron_ports p
+          JOIN neutron_ovn_revisions r ON r.resource_uuid = p.id AND r.resource_type = 'ports'
+          JOIN ovn_switches s ON s.network = p.network_id
+         WHERE r.revision_number = p.revision_number
+           AND p.device_owner <> 'network:floatingip'
+           AND NOT EXISTS (SELECT 1 FROM ovn_switch_ports o WHERE o.name = p.id)
+    """,
+    commands=_commands,
+    scenarios=(
+        Scenario(
+            "a server's, and one that nobody has", """
+            hosts cell1      c1
+            neutron_ports    id   device_owner  device_id  status  network_id  mac_address  revision_number  created_at  updated_at
+                             p-1  compute:nova  s-1        ACTIVE  n-1         fa:01        4                -9d         -9d
+                             p-2  network:dhcp  x          DOWN    n-1         fa:02        1                -9d         -9d
+            neutron_ovn_revisions  resource_uuid  resource_type  standard_attr_id  revision_number  updated_at
+                                   p-1            ports          1                 4                -9d
+                                   p-2            ports          2                 1                -9d
+            ovn_switches     uuid  name         network  ports  revision
+                             u-1   neutron-n-1  n-1      0      2
+            """,
+            finds=("p-1", "p-2")),
+        Scenario(
+            "it is there; Neutron knows that it is not; a floating IP's own; of a network that OVN does not have", """
+            hosts cell1      c1
+            neutron_ports    id   device_owner        device_id  status  network_id  mac_address  revision_number  created_at  updated_at
+                             p-1  compute:nova        s-1        ACTIVE  n-1         fa:01        4                -9d         -9d
+                             p-2  compute:nova        s-1        ACTIVE  n-1         fa:02        5                -9d         -5m
+                             p-3  network:floatingip  f-1        N/A     n-1         fa:03        1                -9d         -9d
+                             p-4  compute:nova        s-1        ACTIVE  n-2         fa:04        4                -9d         -9d
+                             p-5  compute:nova        s-1        ACTIVE  n-1         fa:05        4                -9d         -9d
+            neutron_ovn_revisions  resource_uuid  resource_type  standard_attr_id  revision_number  updated_at
+                                   p-1            ports          1                 4                -9d
+                                   p-2            ports          2                 4                -9d
+                                   p-3            ports          3                 1                -9d
+                                   p-4            ports          4                 4                -9d
+                                   p-5            router_ports   5                 4                -9d
+            ovn_switches     uuid  name         network  ports  revision
+                             u-1   neutron-n-1  n-1      1      2
+            ovn_switch_ports  uuid  name  port  switch       type  up    revision
+                              u-11  p-1   p-1   neutron-n-1  -     true  4
+            """),
+    ),
+)  # fmt: skip
