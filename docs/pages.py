@@ -388,7 +388,7 @@ _NEVER = (
     ("Fibre Channel", "What the kernel shows of it is read; in the tests that is folders. No HBA was ever asked."),
     ("NVMe-oF", "What a real kernel shows of its own loop target is read. No array, and no act on one."),
     ("RabbitMQ 4", "Not read at all yet, nor is any other release of it."),
-    ("NSX", "Not read at all yet. It cannot be had for tests: a simulator that its real client drives stands in for it."),
+    ("NSX", "Not read at all yet. It cannot be had: for tests there is a simulator, which its real client drives."),
     ("Other services", "Of Neutron, Placement and Designate only the schema's revision is read; of all others but Nova"
      " and Cinder nothing."),
     ("virsh in a container", "The command lines for docker and podman, and the paths of Kolla's volumes, are tested on"
