@@ -534,7 +534,7 @@ def accept_restore(context: typer.Context) -> int:
 
 
 #: What can be shown.
-KINDS: tuple[screen.Kind, ...] = ("server", "volume")
+KINDS: tuple[screen.Kind, ...] = ("server", "volume", "port")
 
 
 def _complete_kind(incomplete: str) -> list[str]:
@@ -544,22 +544,23 @@ def _complete_kind(incomplete: str) -> list[str]:
 @app.command()
 def show(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="What it is: server or volume.", autocompletion=_complete_kind)],
+    kind: Annotated[str, typer.Argument(help="What it is: server, volume or port.", autocompletion=_complete_kind)],
     id: Annotated[str, typer.Argument(help="Its UUID.")],
     format: FormatOption = Format.text,
 ) -> int:
-    """What every place says of one server or volume, side by side.
+    """What every place says of one server, volume or port, side by side.
 
     Which of them disagrees, why, and what can be done about it.  Changes nothing.
     """
     if kind not in KINDS:
-        raise typer.BadParameter(f"there is no kind {kind!r}; the kinds are: {' and '.join(KINDS)}")
-    uuid = id.strip().lower()  # as Nova, Cinder and libvirt write them
+        raise typer.BadParameter(f"there is no kind {kind!r}; the kinds are: {', '.join(KINDS)}")
+    uuid = id.strip().lower()  # as Nova, Cinder, Neutron and libvirt write them
     if not UUID.fullmatch(uuid):
         raise typer.BadParameter(f"{id!r} is no UUID, such as 6c48ad26-7dab-5807-85cd-beb4c5e76c69")
     session = Session(context)
-    if kind == "volume" and session.config.cinder is None:
-        raise Trouble(f"{session.path}: {NO_SERVICE['cinder']}")
+    service = {"volume": "cinder", "port": "neutron"}.get(kind)
+    if service is not None and getattr(session.config, service) is None:
+        raise Trouble(f"{session.path}: {NO_SERVICE[service]}")
     before, after = session.sources.prove(screen.Subject(kind, uuid).scope)
     subject = screen.around(kind, uuid, after)
     if subject.beside:  # what hangs together with it belongs to the picture

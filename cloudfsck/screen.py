@@ -1,4 +1,4 @@
-"""The screen of one server or volume: what every place says of it side by side, which row disagrees, the verdict.
+"""The screen of one server, volume or port: what every place says of it side by side, which row disagrees, the verdict.
 
 Two readings of it go in, a rich text or JSON comes out.  What a place says is declared in LINES; which row
 disagrees is told by the findings alone: a row is marked when the check of a finding accuses its table.
@@ -22,13 +22,13 @@ from cloudfsck.proof import words
 from cloudfsck.snapshot import Heard, Snapshot, same
 from cloudfsck.tables import API, BY_NAME, SINGLE, TABLES, Table
 
-Kind = Literal["server", "volume"]
+Kind = Literal["server", "volume", "port"]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What is shown: its UUID, and those of what hangs together with it: a server's volumes and attachments, or a
-    volume's servers and attachments."""
+    """What is shown: its UUID, and those of what hangs together with it: a server's volumes, attachments and ports, or a
+    volume's servers and attachments, or a port's server and floating IPs."""
 
     kind: Kind
     id: str
@@ -64,6 +64,23 @@ _BESIDE: Mapping[Kind, str] = {
         UNION
         SELECT stored FROM live_volumes WHERE volume = $id
         """,
+    "port": """
+        SELECT device_id AS id FROM neutron_ports WHERE id = $id AND device_id <> ''
+        UNION
+        SELECT id FROM neutron_floating_ips WHERE $id IN (fixed_port_id, floating_port_id)
+        UNION
+        SELECT device_id FROM ovn_switch_ports WHERE name = $id AND device_id <> ''
+        UNION
+        SELECT uuid FROM libvirt_interfaces WHERE port = $id
+        """,
+}
+
+
+#: Why something is under way with it.
+_BUSY: Mapping[Kind, str] = {
+    "server": "busy_servers WHERE server = $id",
+    "volume": "busy_volumes WHERE volume = $id",
+    "port": "busy_servers b JOIN neutron_ports p ON p.device_id = b.server WHERE p.id = $id",
 }
 
 
@@ -98,6 +115,8 @@ class Line:
 
 
 _BOTH = "server volume"
+_NET = "server port"
+_ALL = "server volume port"
 
 
 def _other(what: str, column: str) -> dict[str, str]:
@@ -121,9 +140,9 @@ LINES: tuple[Line, ...] = (
     Line("request spec", "nova_request_specs", "kept", always="server"),
     Line("row", "nova_instances", "{vm_state}", "updated_at",
          "server row task_state power_state host node hidden? deleted_at?", plus=_LIVES | _WHICH, always="server",
-         of=_BOTH),
+         of=_ALL),
     Line("shadow row", "nova_shadow_instances", "{vm_state}", "updated_at",
-         "server archived power_state host node deleted_at?", plus={"archived": "'archived'"} | _WHICH, of=_BOTH),
+         "server archived power_state host node deleted_at?", plus={"archived": "'archived'"} | _WHICH, of=_ALL),
     Line("migration", "nova_migrations", "{migration_type} {status}", "updated_at", "way id created_at", plus=_WAY,
          last=3, open="EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = t.instance_uuid"
               " AND starts_with(b.why, 'migration ' || t.id || ' '))"),
@@ -149,16 +168,18 @@ LINES: tuple[Line, ...] = (
          open="NOT coalesce(t.deleted, FALSE)", last=0, always="volume", of=_BOTH),
     Line("worker", "cinder_workers", "{status}", "updated_at", "resource_id", of=_BOTH),
     Line("port", "neutron_ports", "{status}", "updated_at", "server port mac_address device_owner name?",
-         plus={"server": "CASE WHEN t.device_id <> $id THEN 'device ' || t.device_id END", "port": "'port ' || t.id"}),
-    Line("binding", "neutron_port_bindings", "{status}", "", "bound port_id vif_type",
-         plus={"bound": "'on ' || coalesce(nullif(t.host, ''), 'no host')"}),
-    Line("address", "neutron_ip_allocations", "{ip_address}", "", "port_id subnet_id"),
+         plus={"server": "CASE WHEN t.device_id <> $id THEN 'device ' || t.device_id END", **_other("port", "id")},
+         always="port", of=_NET),
+    Line("binding", "neutron_port_bindings", "{status}", "", "bound port vif_type",
+         plus={"bound": "'on ' || coalesce(nullif(t.host, ''), 'no host')", **_other("port", "port_id")}, of=_NET),
+    Line("address", "neutron_ip_allocations", "{ip_address}", "", "port subnet_id", plus=_other("port", "port_id"),
+         of=_NET),
     Line("floating IP", "neutron_floating_ips", "{floating_ip_address}", "updated_at",
-         "floating fixed_ip_address? fixed_port_id? status", plus={"floating": "t.id"}),
+         "floating fixed_ip_address? fixed_port_id? status", plus={"floating": "t.id"}, of=_NET),
     Line("port", "ovn_switch_ports", "{state}", "", "name switch revision?",
-         plus={"state": "CASE WHEN t.up THEN 'up' ELSE 'down' END"}),
+         plus={"state": "CASE WHEN t.up THEN 'up' ELSE 'down' END"}, always="port", of=_NET),
     Line("domain", "libvirt_domains", "{state}", "held", "server rung reason? id persistent job? unmarked name",
-         always="server", of=_BOTH,
+         always="server", of=_ALL,
          plus={**_WHICH, "rung": f"(SELECT 'cloudfsck holds it ' || h.rung {_HELD})",
                "held": f"(SELECT h.since {_HELD})",
                "unmarked": "CASE WHEN NOT t.nova THEN 'without Nova''s marks' END"}),
@@ -174,7 +195,7 @@ LINES: tuple[Line, ...] = (
     Line("controller", "nvme_controllers", "{name} {state}", "", "transport target address namespaces", of=_BOTH),
     Line("mount", "network_mounts", "{fstype}", "", "source point held_by? guests?", of=_BOTH),
     Line("interface", "libvirt_interfaces", "{target}", "", "server mac port? config", where="t.port IS NOT NULL",
-         plus=_WHICH),
+         plus=_WHICH, of=_NET),
     Line("process", "qemu_processes", "pid {pid}", "started", "gone", always="server",
          plus={"gone": "CASE WHEN t.unnamed > 0 THEN t.unnamed || ' of its open files have no name any more' END"}),
     Line("directory", "instance_dirs", "{bytes}", "changed", "open_by symlink? path", where="t.kind = 'instance'",
@@ -358,9 +379,7 @@ def look(
         if _accuses(finding, BY_NAME[name], row)
     ]
     blocks, quiet = _Blocks(after, subject, wide, marks, config, now).all()
-    busy = after.rows(
-        f"SELECT DISTINCT why FROM busy_{subject.kind}s WHERE {subject.kind} = $id ORDER BY why", {"id": subject.id}
-    )
+    busy = after.rows(f"SELECT DISTINCT why FROM {_BUSY[subject.kind]} ORDER BY why", {"id": subject.id})
     gaps = [gap for _, gap in sorted(after.heard().gaps.items())]
     return View(
         subject, *_called(subject, places), now, places, tuple(blocks), tuple(quiet), tuple(row["why"] for row in busy),
@@ -433,6 +452,8 @@ def _called(subject: Subject, places: Mapping[str, Sequence[Row]]) -> tuple[str,
     sources = (
         ("cinder_volumes", "display_name", "project_id"),
     ) if subject.kind == "volume" else (
+        ("neutron_ports", "name", "project_id"),
+    ) if subject.kind == "port" else (
         ("nova_instances", "display_name", "project_id"), ("nova_shadow_instances", "display_name", "project_id"),
         ("libvirt_domains", "nova_name", "project"), ("nova_instance_mappings", "", "project_id"),
     )  # fmt: skip
@@ -480,7 +501,12 @@ class _Blocks:
                     blocks.append(Block(title, about, unheard=f"not asked: {self._unasked(part)}"))
                 elif len(lacks) == len(tables) and len(set(lacks.values())) == 1:
                     blocks.append(Block(title, about, unheard=f"not heard: {next(iter(lacks.values()))}"))
-                elif lacks or part in speaking or part in named or (per == "api" and known):
+                elif (
+                    lacks
+                    or part in speaking
+                    or part in named
+                    or (known and per in ("api", "ovn" if self.subject.kind == "port" else ""))
+                ):
                     blocks.append(Block(title, about, tuple(self._lines(tables, part, lacks))))
                 else:
                     silent.append(part)

@@ -601,9 +601,18 @@ def test_the_ports_of_a_server_stand_beside_its_other_places() -> None:
     (block,) = [block for block in view.blocks if block.title == "Neutron's database"]
     assert [(line.label, line.says, ", ".join(line.more)) for line in block.lines] == [
         ("port", "DOWN", "port p-1, mac_address fa:01, device_owner compute:nova"),
-        ("binding", "ACTIVE", "on c1, port_id p-1, vif_type ovs"),
-        ("address", "10.0.0.1", "port_id p-1, subnet_id n-1"),
+        ("binding", "ACTIVE", "on c1, port p-1, vif_type ovs"),
+        ("address", "10.0.0.1", "port p-1, subnet_id n-1"),
         ("floating IP", "192.0.2.1", "f-1, fixed_ip_address 10.0.0.1, fixed_port_id p-1, status DOWN"),
     ]
     assert of_host(view, "c1", "interface") == ["tap1, mac fa:01, port p-1, config both"]
     assert [(mark.table, mark.finding.key) for mark in view.marks] == [("neutron_ports", "p-1")]
+    view = look(world, "p-1", kind="port", known=of("neutron-port-of-deleted-server"))
+    assert [(block.title, [(line.label, line.says) for line in block.lines]) for block in view.blocks][1:] == [
+        ("cell cell1", [("row", "deleted")]),
+        ("Neutron's database",
+         [("port", "DOWN"), ("binding", "ACTIVE"), ("address", "10.0.0.1"), ("floating IP", "192.0.2.1")]),
+        ("OVN's northbound database", [("", "no port")]),
+        ("host c1", [("domain", "running"), ("interface", "tap1")]),
+    ]  # fmt: skip
+    assert (view.outcome, screen.as_json(view, CHECKS)["port"]) == ("fault", "p-1")
