@@ -27,7 +27,7 @@ Kind = Literal["server", "volume", "port"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is shown: its UUID, and those of what hangs together with it: a server's volumes, attachments and ports, or a
+    """What is shown: its UUID, and those of what hangs together with it: a server's volumes, attachments and ports, a
     volume's servers and attachments, or a port's server and floating IPs."""
 
     kind: Kind
