@@ -69,7 +69,7 @@ def back(cloud: Cloud, api: Api, host: str) -> None:
 # -- deletions
 
 
-@pytest.mark.parametrize("guest", ["runs", "gone"])
+@pytest.mark.parametrize("guest", ["runs", pytest.param("gone", marks=pytest.mark.long)])
 def test_delete_interrupted(cloud: Cloud, api: Api, operator: Operator, guest: str) -> None:
     hit = interrupted.delete_interrupted(cloud, api, "compute1", f"delete-{guest}", guest)
     half = dataclasses.replace(RUNS, rows=("cell1 active deleting compute1",))
@@ -80,6 +80,7 @@ def test_delete_interrupted(cloud: Cloud, api: Api, operator: Operator, guest: s
     assert picture(cloud, hit.server) == GONE
 
 
+@pytest.mark.long
 def test_deleted_without_broker(cloud: Cloud, api: Api, operator: Operator) -> None:
     stuck, alone = interrupted.deleted_without_broker(cloud, api, "compute1", ("broker-stuck", "broker-alone"))
     half = dataclasses.replace(RUNS, rows=("cell1 active deleting compute1",))
@@ -213,6 +214,7 @@ def forget(cloud: Cloud, api: Api, operator: Operator, server: str) -> None:
 # -- migrations
 
 
+@pytest.mark.long
 def test_copy_interrupted(cloud: Cloud, api: Api, operator: Operator) -> None:
     hit = interrupted.copy_interrupted(cloud, api, "compute1", "compute2", "copy")
     half = Picture(
@@ -396,6 +398,7 @@ def test_restored_cell(cloud: Cloud, api: Api, operator: Operator, tmp_path_fact
 # -- DNS
 
 
+@pytest.mark.long
 def test_record_leaked(cloud: Cloud, api: Api, operator: Operator) -> None:
     leaked = interrupted.record_leaked(cloud, api, "compute1", "leaked")
     cloud.start("designate-sink")

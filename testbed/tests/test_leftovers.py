@@ -120,6 +120,7 @@ def test_a_server_deleted_while_its_host_is_down(cloud: Cloud, api: Api, operato
     story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
 
 
+@pytest.mark.long
 def test_a_server_archived_while_its_host_is_down(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = leftovers.deleted_while_host_is_down(cloud, api, "compute2", "archived-1", leftovers.archive)
     node, key = cloud.computes["compute2"], f"compute2/{server}"
@@ -185,6 +186,7 @@ def test_a_server_evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, opera
     story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
 
 
+@pytest.mark.long
 def test_a_server_deleted_while_it_is_resized(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = leftovers.deleted_while_it_is_resized(cloud, api, "compute1", "resized-1")
     place = cloud.computes["compute2"].path(f"/var/lib/nova/instances/{server}")
