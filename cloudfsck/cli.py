@@ -227,12 +227,7 @@ class Session:
                 return in_database.send(act, self.sources.database(act.part), Login.of(write.database))
             if not act.host:
                 if act.part not in apis:
-                    needed = (
-                        "northbound is to be as in [ovn]"
-                        if act.part == "ovn"
-                        else ("its cloud is to be the name of an administrator's entry in clouds.yaml")
-                    )
-                    raise Refused(f"{self.path} has no [write.{act.part}]: {needed}")  # fmt: skip
+                    raise Refused(f"{self.path} has no [write.{act.part}]: {_WRITES[act.part]}")
                 self.stop.under_way = True
                 return apis[act.part].send(act)
             if by_ssh and write.ssh is None:
@@ -244,6 +239,14 @@ class Session:
             return hypervisor.send(act, target, place, write.ssh, self.config.cloud.name, lease.fence)
 
         return apply.Means(self.sources.prove, self.sources.look, send)
+
+
+#: What a section has to say so that we may write where acts are sent by it.
+_WRITES = {
+    "cinder": "its cloud is to be the name of an administrator's entry in clouds.yaml",
+    "neutron": "its cloud is to be the name of an administrator's entry in clouds.yaml",
+    "ovn": "its keys are to be as those of [ovn]",
+}
 
 
 @contextmanager

@@ -17,13 +17,19 @@ from cloudfsck.tables import NEUTRON
 
 
 @dataclass(frozen=True)
-class _OfPort:
-    """What the acts on a server's port have in common.  `bound_to` is the host of its active binding, '' for none."""
+class Delete:
+    """Delete a port that Nova made for a server that is gone.
 
+    `owner` is its device_owner, `bound_to` the host of its active binding ('' for none), `revision` what If-Match says;
+    None: it is not compared.
+    """
+
+    kind: ClassVar[str] = "port.delete"
     what: ClassVar[str] = "port"
     host: ClassVar[str] = ""
     part: ClassVar[str] = NEUTRON
     rung: ClassVar[None] = None
+    undoing: ClassVar[Undo] = "none"
     destroys: ClassVar[bool] = False
     server: str
     port: str
@@ -32,40 +38,17 @@ class _OfPort:
     revision: int | None
 
     @classmethod
-    def of(cls, row: Row) -> Any:
+    def of(cls, row: Row) -> Delete:
         """From a row with server, port, device_owner, bound_to and revision."""
         return cls(row["server"], row["port"], row["device_owner"], row["bound_to"] or "", row["revision"])
 
     @property
     def also(self) -> frozenset[str]:
-        """All that it touches beside its server's."""
         return frozenset({self.port})
-
-    def _order(self, kind: str, was: Mapping[str, Any]) -> Mapping[str, Any]:
-        return {"do": kind, "server": self.server, "port": self.port, "was": {**was, "revision": self.revision}}
-
-    def _there(self, db: Any, device: str, owner: str) -> None:
-        """Raises Moved unless the port is as it was."""
-        stands(db, self, self.what, None)  # type: ignore[arg-type]
-        found = db.execute(
-            "SELECT count(*) FROM neutron_ports WHERE id = $port AND device_id = $device AND device_owner = $owner"
-            " AND ($revision IS NULL OR revision_number = $revision)",
-            {"port": self.port, "device": device, "owner": owner, "revision": self.revision},
-        ).fetchone()[0]
-        if found != 1:
-            raise Moved(f"{self}: {found} rows are as it expects, not one")
-
-
-@dataclass(frozen=True)
-class Delete(_OfPort):
-    """Delete a port that Nova made for a server that is gone."""
-
-    kind: ClassVar[str] = "port.delete"
-    undoing: ClassVar[Undo] = "none"
 
     @property
     def order(self) -> Mapping[str, Any]:
-        return self._order(self.kind, {"device_id": self.server, "device_owner": self.owner, "host": self.bound_to})
+        return _order(self, self.server, self.owner, self.bound_to)
 
     @property
     def command(self) -> str:
@@ -75,7 +58,7 @@ class Delete(_OfPort):
         return None
 
     def effect(self, db: Any) -> None:
-        self._there(db, self.server, self.owner)
+        _there(db, self, self.server, self.owner)
         for table in ("neutron_port_bindings", "neutron_ip_allocations", "neutron_allowed_address_pairs"):
             db.execute(f"DELETE FROM {table} WHERE port_id = ?", [self.port])
         db.execute("DELETE FROM neutron_ports WHERE id = ?", [self.port])
@@ -85,26 +68,44 @@ class Delete(_OfPort):
 
 
 @dataclass(frozen=True)
-class Unbind(_OfPort):
-    """Take a port from a server that is gone, and leave it to its owner, with its addresses."""
+class Unbind:
+    """Take a port from a server that is gone, and leave it to its owner with its addresses; the fields are Delete's."""
 
     kind: ClassVar[str] = "port.unbind"
+    what: ClassVar[str] = "port"
+    host: ClassVar[str] = ""
+    part: ClassVar[str] = NEUTRON
+    rung: ClassVar[None] = None
     undoing: ClassVar[Undo] = "approximate"
+    destroys: ClassVar[bool] = False
+    server: str
+    port: str
+    owner: str
+    bound_to: str
+    revision: int | None
+
+    @classmethod
+    def of(cls, row: Row) -> Unbind:
+        """From a row as Delete takes it."""
+        return cls(**asdict(Delete.of(row)))
+
+    @property
+    def also(self) -> frozenset[str]:
+        return frozenset({self.port})
 
     @property
     def order(self) -> Mapping[str, Any]:
-        return self._order(self.kind, {"device_id": self.server, "device_owner": self.owner, "host": self.bound_to})
+        return _order(self, self.server, self.owner, self.bound_to)
 
     @property
     def command(self) -> str:
         return f"openstack port unset --device --device-owner --host {self.port}"
 
     def undo(self, saw: Row) -> Rebind:
-        revision = saw.get("revision")
-        return Rebind(self.server, self.port, self.owner, self.bound_to, None if revision is None else int(revision))
+        return Rebind(**{**asdict(self), "revision": _revision(saw)})
 
     def effect(self, db: Any) -> None:
-        self._there(db, self.server, self.owner)
+        _there(db, self, self.server, self.owner)
         _bind(db, self.port, "", "", "")
 
     def __str__(self) -> str:
@@ -112,16 +113,30 @@ class Unbind(_OfPort):
 
 
 @dataclass(frozen=True)
-class Rebind(_OfPort):
-    """Give a port that was unbound back to its server, and bind it to the same host again."""
+class Rebind:
+    """Give a port that was unbound back to its server, and bind it to the same host again.  The fields are Delete's."""
 
     kind: ClassVar[str] = "port.rebind"
+    what: ClassVar[str] = "port"
+    host: ClassVar[str] = ""
+    part: ClassVar[str] = NEUTRON
+    rung: ClassVar[None] = None
     undoing: ClassVar[Undo] = "approximate"
+    destroys: ClassVar[bool] = False
+    server: str
+    port: str
+    owner: str
+    bound_to: str
+    revision: int | None
+
+    @property
+    def also(self) -> frozenset[str]:
+        return frozenset({self.port})
 
     @property
     def order(self) -> Mapping[str, Any]:
         to = {"device_id": self.server, "device_owner": self.owner, "host": self.bound_to}
-        return {**self._order(self.kind, {"device_id": "", "device_owner": "", "host": ""}), "to": to}
+        return {**_order(self, "", "", ""), "to": to}
 
     @property
     def command(self) -> str:
@@ -129,11 +144,10 @@ class Rebind(_OfPort):
         return f"openstack port set --device {self.server} --device-owner {self.owner}{host} {self.port}"
 
     def undo(self, saw: Row) -> Unbind:
-        revision = saw.get("revision")
-        return Unbind(self.server, self.port, self.owner, self.bound_to, None if revision is None else int(revision))
+        return Unbind(**{**asdict(self), "revision": _revision(saw)})
 
     def effect(self, db: Any) -> None:
-        self._there(db, "", "")
+        _there(db, self, "", "")
         _bind(db, self.port, self.server, self.owner, self.bound_to)
 
     def __str__(self) -> str:
@@ -221,8 +235,7 @@ class Disassociate:
         return f"openstack floating ip unset --port {self.floating_ip}"
 
     def undo(self, saw: Row) -> Associate:
-        revision = saw.get("revision")
-        return Associate(**{**asdict(self), "revision": None if revision is None else int(revision)})
+        return Associate(**{**asdict(self), "revision": _revision(saw)})
 
     def effect(self, db: Any) -> None:
         _lead(db, self, (self.port, self.address), (None, None))
@@ -265,14 +278,36 @@ class Associate:
         return f"openstack floating ip set --port {self.port} --fixed-ip-address {self.address} {self.floating_ip}"
 
     def undo(self, saw: Row) -> Disassociate:
-        revision = saw.get("revision")
-        return Disassociate(**{**asdict(self), "revision": None if revision is None else int(revision)})
+        return Disassociate(**{**asdict(self), "revision": _revision(saw)})
 
     def effect(self, db: Any) -> None:
         _lead(db, self, (None, None), (self.port, self.address))
 
     def __str__(self) -> str:
         return f"give floating IP {self.floating_ip} back to port {self.port}"
+
+
+def _order(act: Delete | Unbind | Rebind, device: str, owner: str, host: str) -> Mapping[str, Any]:
+    was = {"device_id": device, "device_owner": owner, "host": host, "revision": act.revision}
+    return {"do": act.kind, "server": act.server, "port": act.port, "was": was}
+
+
+def _revision(saw: Row) -> int | None:
+    """The revision that an act has left."""
+    found = saw.get("revision")
+    return None if found is None else int(found)
+
+
+def _there(db: Any, act: Delete | Unbind | Rebind, device: str, owner: str) -> None:
+    """Raises Moved unless the port is as it was."""
+    stands(db, act, act.what, None)
+    found = db.execute(
+        "SELECT count(*) FROM neutron_ports WHERE id = $port AND device_id = $device AND device_owner = $owner"
+        " AND ($revision IS NULL OR revision_number = $revision)",
+        {"port": act.port, "device": device, "owner": owner, "revision": act.revision},
+    ).fetchone()[0]
+    if found != 1:
+        raise Moved(f"{act}: {found} rows are as it expects, not one")
 
 
 def _bind(db: Any, port: str, device: str, owner: str, host: str) -> None:
