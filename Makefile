@@ -31,10 +31,10 @@ demo: $(STAMP)   ## make a damaged cloud, check it, repair it, check it again
 test: $(STAMP)   ## every test; as root it first installs the real servers that the tests start
 	@status=0; tests/install-bed || status=$$?; \
 	if [ $$status -ne 0 ] && [ -n "$$CI" ]; then echo "the real servers are missing, and CI leaves nothing out"; exit 1; fi; \
-	$(BIN)/python -m pytest -m "not real" -n auto && $(BIN)/python -m pytest -m real $(if $(CI),--left-out=fail,)
+	$(BIN)/python -m pytest -m "not real" -n auto --dist worksteal && $(BIN)/python -m pytest -m real $(if $(CI),--left-out=fail,)
 
 test-fast: $(STAMP)  ## the tests that need no server
-	@$(BIN)/python -m pytest -m "not real" -n auto
+	@$(BIN)/python -m pytest -m "not real" -n auto --dist worksteal
 
 cloud: $(STAMP)  ## bring up a real OpenStack on this machine, to be proven against; as root
 	@$(BIN)/python -m testbed up

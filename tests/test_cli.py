@@ -172,7 +172,7 @@ def test_nobody_to_ask_is_no_yes(user: User) -> None:
         (["check", "--format", "yaml"], 16, "'yaml' is not one of"),
         (["undo", "no-run"], 8, "there is no run no-run"),
         (["repair", "/no/plan"], 8, "the plan /no/plan cannot be read: No such file"),
-        (["show", "port", "x"], 16, "there is no kind 'port'; the kinds are: server and volume"),
+        (["show", "network", "x"], 16, "there is no kind 'network'; the kinds are: server, volume, port"),
         (["show", "volume", "x"], 16, "'x' is no UUID"),
         (["init", "--conf", "/no/nova.conf", "-o", "/no/x"], 8, "/no/nova.conf cannot be read: No such file"),
         (["init", "--conf", "/no/novas.conf"], 16, "/no/novas.conf does not tell whose it is"),
