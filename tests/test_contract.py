@@ -63,12 +63,14 @@ ACCEPTED = {
 #: Columns of JSON, and what is made of each.
 CONNECTION = '{"driver_volume_type": "rbd", "data": {"name": "pool/image", "auth_password": "chap-secret"}}'
 DEVICES = '{"nova_object.data": {"objects": [{"nova_object.data": {"volume_id": "v-1", "attachment_id": "a-1"}}]}}'
+VIFS = '[{"id": "p-1", "preserve_on_delete": false, "profile": {"secret": "chap-secret"}}]'
 TAKEN: dict[str, dict[str, Any]] = {
     "connection_info": {
         "connected": True, "driver": "rbd", "places": ["pool/image"], "portals": [], "multipath_id": None,
         "device_path": None,
     },
     "block_device_mappings": {"volumes": ["v-1"]},
+    "network_info": {"ports": ["p-1"], "preserved": []},
 }  # fmt: skip
 
 #: The values of a row that have a meaning; any other only has the type of its column.
@@ -83,6 +85,8 @@ MEANT = {
     "block_device_mapping.connection_info": CONNECTION,
     "build_requests.block_device_mappings": DEVICES,
     "block_device_mapping.deleted": 0,
+    "instance_info_caches.network_info": VIFS,
+    "instance_info_caches.deleted": 1,
 }
 
 
