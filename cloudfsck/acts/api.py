@@ -7,6 +7,7 @@ of retries.
 
 from __future__ import annotations
 
+import re
 import stat
 import time
 import warnings
@@ -24,6 +25,8 @@ if TYPE_CHECKING:  # it takes a second to import, and is when something is sent
 
 #: How long what was asked for may take, once the service has said yes.
 LASTS = 60.0
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _SECRETS = ("password", "secret", "token", "passcode")
 
@@ -108,12 +111,18 @@ class Api:
             raise Trouble(f"{self.name} does not show {what} to {self.who}: {answer.words}")
         return answer
 
+    def as_expected(self, what: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Raises Moved unless what the API tells of an object is what the act expects."""
+        for name, value in was.items():
+            if now.get(name) != value:
+                raise Moved(f"{what} has {name} {now.get(name)!r} by {self.name}'s API, and had {value!r}")
+
     def write(
         self,
         method: str,
         place: str,
         body: Mapping[str, Any] | None,
-        unchanged: Callable[[], None],
+        unchanged: Callable[[], object],
         version: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
@@ -240,6 +249,13 @@ def _secret(given: object) -> bool:
         _secret(value) or (bool(value) and any(word in str(name).lower() for word in _SECRETS))
         for name, value in given.items()
     )
+
+
+def refuse_no_uuid(order: Mapping[str, Any], *names: str) -> None:
+    """Raises Refused if what an order has under one of the names would say something else in a URL than whose it is."""
+    for name in names:
+        if name in order and not _UUID.fullmatch(str(order[name])):
+            raise Refused(f"{order[name]!r} is no UUID")
 
 
 def _line(error: BaseException) -> str:

@@ -7,13 +7,12 @@ attachment_deletion_allowed); without one it does, and refuses.
 from __future__ import annotations
 
 import datetime as dt
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudfsck.acts.api import Api, Unheard
+from cloudfsck.acts.api import Api, Unheard, refuse_no_uuid
 from cloudfsck.config import CloudApi
 from cloudfsck.model import Act, Moved, Refused
 
@@ -22,8 +21,6 @@ ATTACHMENTS = "3.27"
 
 #: The first that completes one (NEW_ATTACH_COMPLETION).
 COMPLETION = "3.44"
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass
@@ -47,9 +44,7 @@ class Cinder:
         Outcomeless when what became of it is not known.
         """
         order = act.order
-        for name in ("volume", "attachment"):
-            if name in order and not _UUID.fullmatch(str(order[name])):
-                raise Refused(f"{order[name]!r} is no UUID")
+        refuse_no_uuid(order, "volume", "attachment")
         if order["do"] == "attachment.delete":
             return self._delete(order)
         if order["do"] == "attachment.complete":
@@ -99,16 +94,16 @@ class Cinder:
             told = self.api.found(place, f"attachment {order['attachment']}").of("attachment")
             now = {name: told.get(name) for name in ("status", "instance", "volume_id")}
             now["attached_at"] = _second(told.get("attached_at"))
-            _compare(f"attachment {order['attachment']}", {name: was[name] for name in now}, now)
+            self.api.as_expected(f"attachment {order['attachment']}", {name: was[name] for name in now}, now)
             changed = was["volume_updated_at"]
         else:
             changed = was["updated_at"]
         told = self.api.found(f"/volumes/{order['volume']}", f"volume {order['volume']}").of("volume")
         said = f"volume {order['volume']}"
         if changed is not None:
-            _compare(said, {"updated_at": changed}, {"updated_at": _second(told.get("updated_at"))})
+            self.api.as_expected(said, {"updated_at": changed}, {"updated_at": _second(told.get("updated_at"))})
         if "attachment" not in order:
-            _compare(said, {"status": was["status"]}, {"status": told.get("status")})
+            self.api.as_expected(said, {"status": was["status"]}, {"status": told.get("status")})
             listed = self.api.found(f"/attachments?all_tenants=1&volume_id={order['volume']}", said)
             if told.get("attachments") != [] or listed.body.get("attachments") != []:
                 raise Moved(f"{said} has an attachment, by Cinder's API")
@@ -120,12 +115,6 @@ class Cinder:
         except Unheard:
             return {}
         return {"status": told.get("status"), "updated_at": _second(told.get("updated_at"))}
-
-
-def _compare(what: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for name, value in was.items():
-        if now[name] != value:
-            raise Moved(f"{what} has {name} {now[name]!r} by Cinder's API, and had {value!r}")
 
 
 def _second(told: object) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudfsck.acts.api import Api, Unheard
+from cloudfsck.acts.api import Api, Unheard, refuse_no_uuid
 from cloudfsck.config import CloudApi
 from cloudfsck.model import Act, Moved, Refused
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 #: What a binding's profile says of the host that it was on (nova/network/neutron.py: _get_new_binding_profile and
 #: _unbind_ports): the rest is the owner's.
@@ -43,9 +40,7 @@ class Neutron:
         Outcomeless when what became of it is not known.
         """
         order = act.order
-        for name in ("port", "floating_ip"):
-            if name in order and not _UUID.fullmatch(str(order[name])):
-                raise Refused(f"{order[name]!r} is no UUID")
+        refuse_no_uuid(order, "port", "floating_ip")
         match order["do"]:
             case "port.delete":
                 return self._delete(order)
@@ -68,7 +63,7 @@ class Neutron:
         if port.get("trunk_details"):
             raise Moved(f"port {order['port']} has a trunk, by Neutron's API")
         answer = self.api.write(
-            "DELETE", place, None, lambda: _nothing(self._port(order)), headers=_if_match(port["revision_number"])
+            "DELETE", place, None, lambda: self._port(order), headers=_if_match(port["revision_number"])
         )
         self.api.wait(f"{answer.status} to the deletion", lambda: self.api.read(place).status == 404)
         return {"was": port}
@@ -86,7 +81,7 @@ class Neutron:
             # Neutron may let services alone change it (neutron/conf/policies/port.py): then the port waits.
             change["binding:profile"] = kept
         answer = self.api.write(
-            "PUT", place, {"port": change}, lambda: _nothing(self._port(order)),
+            "PUT", place, {"port": change}, lambda: self._port(order),
             headers=_if_match(port["revision_number"]),
         )  # fmt: skip
 
@@ -102,8 +97,8 @@ class Neutron:
 
         def unchanged() -> None:
             told = self.api.found(f"/ports/{port}", f"port {port}").of("port")
-            _compare(f"port {port}", {"device_id": order["was"]["device_id"]}, told)
-            _compare(f"port {port}", {"binding:host_id": order["was"]["host"]}, told)
+            self.api.as_expected(f"port {port}", {"device_id": order["was"]["device_id"]}, told)
+            self.api.as_expected(f"port {port}", {"binding:host_id": order["was"]["host"]}, told)
             listed = self.api.found(f"/ports/{port}/bindings", what).body.get("bindings")
             mine = [one for one in listed if one.get("host") == host] if isinstance(listed, list) else []
             if [one.get("status") for one in mine] != ["INACTIVE"]:
@@ -125,14 +120,14 @@ class Neutron:
 
         def unchanged() -> Mapping[str, Any]:
             told = self.api.found(place, what).of("floatingip")
-            _compare(what, {name: order["was"][name] for name in ("port_id", "fixed_ip_address")}, told)
+            self.api.as_expected(what, {name: order["was"][name] for name in ("port_id", "fixed_ip_address")}, told)
             _compare_revision(what, order["was"]["revision"], told)
             return told
 
         told = unchanged()
         change = order.get("to", {"port_id": None})
         answer = self.api.write(
-            "PUT", place, {"floatingip": change}, lambda: _nothing(unchanged()),
+            "PUT", place, {"floatingip": change}, unchanged,
             headers=_if_match(told["revision_number"]),
         )  # fmt: skip
 
@@ -149,8 +144,10 @@ class Neutron:
         what = f"port {order['port']}"
         told = self.api.found(f"/ports/{order['port']}", what).of("port")
         was = order["was"]
-        _compare(what, {name: was[name] for name in ("device_id", "device_owner")}, told)
-        _compare(what, {"binding:host_id": was["host"]}, {**told, "binding:host_id": told.get("binding:host_id") or ""})
+        self.api.as_expected(what, {name: was[name] for name in ("device_id", "device_owner")}, told)
+        self.api.as_expected(
+            what, {"binding:host_id": was["host"]}, {**told, "binding:host_id": told.get("binding:host_id") or ""}
+        )
         _compare_revision(what, was["revision"], told)
         return told
 
@@ -160,12 +157,6 @@ class Neutron:
             return {"revision": self.api.read(place).of(kind).get("revision_number")}
         except Unheard:
             return {}
-
-
-def _compare(what: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    for name, value in was.items():
-        if now.get(name) != value:
-            raise Moved(f"{what} has {name} {now.get(name)!r} by Neutron's API, and had {value!r}")
 
 
 def _compare_revision(what: str, was: int | None, now: Mapping[str, Any]) -> None:
@@ -178,7 +169,3 @@ def _compare_revision(what: str, was: int | None, now: Mapping[str, Any]) -> Non
 
 def _if_match(revision: int) -> Mapping[str, str]:
     return {"If-Match": f"revision_number={revision}"}
-
-
-def _nothing(told: object) -> None:
-    """What was read is of no interest where it only had to be as it was."""
