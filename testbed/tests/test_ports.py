@@ -53,9 +53,9 @@ def administrator(cloud: Cloud, tmp_path: Path, clouds: Path) -> Operator:
 
 
 @pytest.fixture
-def way_out(api: Api) -> Iterator[None]:
+def way_out(cloud: Cloud, api: Api) -> Iterator[None]:
     yield
-    ports.without_router(api)
+    ports.without_router(cloud, api)
 
 
 def found(operator: Operator) -> dict[str, set[str]]:
@@ -129,7 +129,7 @@ def test_a_port_that_was_not_given_back(
     clean(administrator)
     api.delete(server)
     api.call("network", "DELETE", f"/ports/{left.port}")
-    ports.without_router(api)
+    ports.without_router(cloud, api)
     assert oracles.disagreements(cloud) == []
     story.agreed("the port serves another server; OVN's synchronisation")
 
