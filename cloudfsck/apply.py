@@ -321,6 +321,7 @@ _DECLARED = {
     "neutron_port_bindings": "port_id, host, status",
     "neutron_floating_ips": "id, fixed_port_id, fixed_ip_address",
     "ovn_switch_ports": "name, switch",
+    "nsx_objects": "path, parent, neutron",
 }
 
 #: Of what is read whole for its host, only what the act takes away: all else comes and goes with other volumes.

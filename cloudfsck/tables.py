@@ -13,17 +13,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Per = Literal["cloud", "api", "cell", "cinder", "neutron", "ovn", "host", "backend"]
+Per = Literal["cloud", "api", "cell", "cinder", "neutron", "neutron_nsx", "keystone", "ovn", "nsx", "host", "backend"]
 
-#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's and OVN's.
+#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's, OVN's and NSX; what
+#: Neutron's plugin for NSX adds to Neutron's database is one of its own, for only then is it there.
 API = "nova_api"
 CINDER = "cinder"
 NEUTRON = "neutron"
+NEUTRON_NSX = "neutron_nsx"
+KEYSTONE = "keystone"
 OVN = "ovn"
+NSX = "nsx"
 
 #: The single part of a table, by what it is read from; those of the services beside Nova are named as these are.
-SINGLE: dict[Per, str] = {"cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON, "ovn": OVN}
-SERVICES: tuple[Per, ...] = ("cinder", "neutron")
+SINGLE: dict[Per, str] = {
+    "cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON, "neutron_nsx": NEUTRON_NSX, "keystone": KEYSTONE,
+    "ovn": OVN, "nsx": NSX,
+}  # fmt: skip
+SERVICES: tuple[Per, ...] = ("cinder", "neutron", "neutron_nsx", "keystone")
 
 
 @dataclass(frozen=True)
@@ -872,6 +879,27 @@ TABLES: tuple[Table, ...] = (
         joined="standardattributes",
     ),
     _table(
+        "neutron_external_networks",
+        "neutron",
+        "Networks that lead out, whose ports are routers' and floating IPs'.",
+        """
+        network_id  VARCHAR  The network.
+        """,
+        key="network_id",
+        origin="externalnetworks",
+    ),
+    _table(
+        "neutron_security_group_rules",
+        "neutron",
+        "The rules of security groups.",
+        """
+        id                 VARCHAR  The rule.
+        security_group_id  VARCHAR  Its security group.
+        """,
+        key="id security_group_id",
+        origin="securitygrouprules",
+    ),
+    _table(
         "neutron_trunks",
         "neutron",
         "Trunks.",
@@ -925,6 +953,101 @@ TABLES: tuple[Table, ...] = (
         key="resource_uuid",
         origin="ovn_revision_numbers",
         late=True,
+    ),
+    _table(
+        "neutron_nsx_networks",
+        "neutron_nsx",
+        "On what of NSX a provider network lies (vmware_nsx/db/nsx_models.py: TzNetworkBinding).",
+        """
+        network_id    VARCHAR  The network.
+        binding_type  VARCHAR  geneve, vlan, l3_ext, …; nsx-net: on a segment that was there before it.
+        phy_uuid      VARCHAR  The transport zone, the tier-0 router, or that segment.
+        """,
+        key="network_id",
+        origin="tz_network_bindings",
+        few=True,
+    ),
+    *(
+        _table(
+            f"neutron_nsx_{name}_mappings",
+            "neutron_nsx",
+            f"Under which id the Manager API of NSX has a {what} of Neutron's; the Policy API needs none.",
+            """
+            neutron_id  VARCHAR  What Neutron calls it.
+            nsx_id      VARCHAR  What NSX calls it.
+            """,
+            key="neutron_id nsx_id",
+            origin=f"neutron_nsx_{name}_mappings",
+            few=True,
+        )
+        for name, what in (("network", "network"), ("router", "router"), ("security_group", "security group"))
+    ),
+    _table(
+        "neutron_nsx_port_mappings",
+        "neutron_nsx",
+        "Under which id the Manager API of NSX has a port of Neutron's; the Policy API needs none.",
+        """
+        neutron_id   VARCHAR  What Neutron calls it.
+        nsx_port_id  VARCHAR  What NSX calls it.
+        """,
+        key="neutron_id nsx_port_id",
+        origin="neutron_nsx_port_mappings",
+        few=True,
+    ),
+    _table(
+        "nsx_objects",
+        "nsx",
+        "What NSX has, of the kinds that Neutron's plugin makes, whoever made it.",
+        """
+        path        VARCHAR    Its path in the API that the plugin uses.
+        parent      VARCHAR    The path of what it belongs to, as a port to its segment.
+        kind        VARCHAR    segment, port, router, group, policy, service, dhcp server or dhcp binding.
+        id          VARCHAR    Its id in NSX; of the Policy API that of Neutron's object.
+        name        VARCHAR    The name that it is shown by.
+        thing       VARCHAR    What of Neutron's it is of, by its tags: network, port, router, security group or rule.
+        neutron     VARCHAR    Which of those; NULL: no tag says so, or more than one does.
+        project     VARCHAR    Whose that is (the tag os-project-id).
+        plugin      VARCHAR    The version of the plugin that made it (os-api-version); NULL: no plugin did.
+        protected   VARCHAR    Why no program may touch it; NULL: one may.
+        revision    BIGINT     It changes with every change; NULL: NSX tells none.
+        attachment  VARCHAR    What is attached to a port: the id of a virtual interface.
+        created     TIMESTAMP  When it was made.
+        changed     TIMESTAMP  When it was last changed.
+        """,
+        key="path parent",
+    ),
+    _table(
+        "nsx_interfaces",
+        "nsx",
+        "The virtual interfaces of virtual machines on the transport nodes of NSX.",
+        """
+        path        VARCHAR  /fabric/vifs/ and what it is attached to.
+        attachment  VARCHAR  What it is attached to: for one of Neutron's the port.
+        machine     VARCHAR  The virtual machine.
+        mac         VARCHAR  Its MAC address.
+        """,
+        key="path",
+    ),
+    _table(
+        "keystone_services",
+        "keystone",
+        "The services of Keystone's catalog.",
+        """
+        id    VARCHAR  The service.
+        type  VARCHAR  network, compute, …
+        """,
+        origin="service",
+    ),
+    _table(
+        "keystone_endpoints",
+        "keystone",
+        "Where those services are, in each region.",
+        """
+        service_id  VARCHAR  The service.
+        region_id   VARCHAR  The region.
+        enabled     BOOLEAN  Whether the catalog shows it.
+        """,
+        origin="endpoint",
     ),
     _table(
         "ovn_switches",

@@ -529,3 +529,48 @@ SELECT w.attachment, 'the server has another attachment of it to the same host: 
   JOIN connected x ON x.volume = w.volume AND x.server = w.server AND x.host = w.host
  WHERE x.attachment <> w.attachment
    AND NOT w.multiattach;
+
+-- Networks of this cloud's regions: with more than one, several Neutrons have the projects of one Keystone.
+CREATE VIEW network_regions AS
+SELECT DISTINCT e.region_id AS region
+  FROM keystone_endpoints e
+  JOIN keystone_services s ON s.id = e.service_id
+ WHERE s.type = 'network' AND e.enabled;
+
+-- What the tags of an object of NSX may name, as Neutron has it.
+CREATE VIEW neutron_things AS
+SELECT 'network' AS thing, id FROM neutron_networks
+UNION ALL
+SELECT 'port', id FROM neutron_ports
+UNION ALL
+SELECT 'router', id FROM neutron_routers
+UNION ALL
+SELECT 'security group', id FROM neutron_security_groups
+UNION ALL
+SELECT 'rule', id FROM neutron_security_group_rules;
+
+-- Under which id the Manager API of NSX has what Neutron has.
+CREATE VIEW nsx_mappings AS
+SELECT 'network' AS thing, neutron_id AS neutron, nsx_id FROM neutron_nsx_network_mappings
+UNION ALL
+SELECT 'port', neutron_id, nsx_port_id FROM neutron_nsx_port_mappings
+UNION ALL
+SELECT 'router', neutron_id, nsx_id FROM neutron_nsx_router_mappings
+UNION ALL
+SELECT 'security group', neutron_id, nsx_id FROM neutron_nsx_security_group_mappings;
+
+-- What Neutron's plugin made in NSX for a project of this Keystone's, and this Neutron has no more.
+CREATE VIEW nsx_leftovers AS
+SELECT o.path, o.parent, o.kind, o.id, o.name, o.thing, o.neutron, o.project, o.plugin, o.revision, o.attachment,
+       o.created, o.changed, CASE WHEN starts_with(o.path, '/infra/') THEN 'policy' ELSE 'manager' END AS api,
+       CASE WHEN r.regions > 1 THEN 'another region has a Neutron too, and may use the same NSX'
+            WHEN o.revision IS NULL THEN 'NSX tells no revision of it' END AS doubt
+  FROM nsx_objects o
+  JOIN (SELECT DISTINCT id FROM keystone_projects) p ON p.id = o.project
+ CROSS JOIN (SELECT count(*) AS regions FROM network_regions) r
+ WHERE o.plugin NOTNULL
+   AND o.protected IS NULL
+   AND o.neutron NOTNULL
+   AND NOT EXISTS (SELECT 1 FROM neutron_things n WHERE n.thing = o.thing AND n.id = o.neutron)
+   AND NOT EXISTS (SELECT 1 FROM nsx_mappings m WHERE m.nsx_id = o.id)
+   AND NOT EXISTS (SELECT 1 FROM neutron_nsx_networks b WHERE b.phy_uuid = o.id);

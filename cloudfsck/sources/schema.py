@@ -29,9 +29,12 @@ def databases(config: Config, login: Login) -> list[Database]:
     named = {
         "cinder": config.cinder,
         "neutron": config.neutron,
+        "keystone": config.keystone,
         "placement": config.placement,
         "designate": config.designate,
     }
+    if config.nsx is not None:  # its plugin's tables stand in Neutron's database, and only then
+        named[tables.NEUTRON_NSX] = config.neutron
     return [Database(name, service.database, login) for name, service in named.items() if service is not None]
 
 
