@@ -33,6 +33,10 @@ NO_OVN = (
     "the configuration does not name OVN's northbound database and Neutron's ([ovn] northbound, [neutron] database)"
 )
 
+#: Why a check of what gone projects have left is not made, and how such a check is named.
+NO_KEYSTONE = "the configuration names no database of Keystone's ([keystone] database)"
+_OF_PROJECTS = "-of-gone-project"
+
 #: Why a check of images on a storage backend is not made, and how such a check is named.
 NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"
 _OF_IMAGES = re.compile(r"-image-of-|-without-image$")
@@ -271,6 +275,7 @@ class Config(_Section):
     nova: Nova
     cinder: Service | None = None
     neutron: Service | None = None
+    keystone: Service | None = None
     ovn: Ovn | None = None
     placement: Service | None = None
     designate: Service | None = None
@@ -303,6 +308,8 @@ class Config(_Section):
         }  # fmt: skip
         if self.ovn is None or self.neutron is None:
             unnamed |= {name: NO_OVN for name in checks if name.startswith("ovn-")}
+        if self.keystone is None:
+            unnamed |= {name: NO_KEYSTONE for name in checks if name.endswith(_OF_PROJECTS)}
         unlisted = {name: NO_BACKEND for name in checks if not self.backend and _OF_IMAGES.search(name)}
         return {**unnamed, **unlisted, **self.skip}
 

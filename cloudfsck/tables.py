@@ -13,17 +13,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Per = Literal["cloud", "api", "cell", "cinder", "neutron", "ovn", "host", "backend"]
+Per = Literal["cloud", "api", "cell", "cinder", "neutron", "keystone", "ovn", "host", "backend"]
 
-#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's and OVN's.
+#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's, Keystone's and OVN's.
 API = "nova_api"
 CINDER = "cinder"
 NEUTRON = "neutron"
+KEYSTONE = "keystone"
 OVN = "ovn"
 
 #: The single part of a table, by what it is read from; those of the services beside Nova are named as these are.
-SINGLE: dict[Per, str] = {"cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON, "ovn": OVN}
-SERVICES: tuple[Per, ...] = ("cinder", "neutron")
+SINGLE: dict[Per, str] = {
+    "cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON, "keystone": KEYSTONE, "ovn": OVN,
+}  # fmt: skip
+SERVICES: tuple[Per, ...] = ("cinder", "neutron", "keystone")
 
 
 @dataclass(frozen=True)
@@ -925,6 +928,35 @@ TABLES: tuple[Table, ...] = (
         key="resource_uuid",
         origin="ovn_revision_numbers",
         late=True,
+    ),
+    _table(
+        "neutron_security_groups",
+        "neutron",
+        "Security groups.",
+        f"""
+        id          VARCHAR    The security group.
+        project_id  VARCHAR    Its owner.
+        name        VARCHAR    The name that the owner gave it; default: Neutron made it for the project.
+        {_STANDARD}
+        """,
+        key="id",
+        origin="securitygroups",
+        joined="standardattributes",
+    ),
+    _table(
+        "keystone_projects",
+        "keystone",
+        """Projects, and domains, which are projects too.  Keystone keeps no row of what it has deleted, and has its
+        projects in no other place (keystone/resource/backends).""",
+        """
+        id         VARCHAR  The project.
+        name       VARCHAR  Its name, within its domain.
+        domain_id  VARCHAR  Its domain.
+        parent_id  VARCHAR  The project or domain that it is under.
+        is_domain  BOOLEAN  Whether it is a domain.
+        enabled    BOOLEAN  Whether anybody may do anything in it.
+        """,
+        origin="project",
     ),
     _table(
         "ovn_switches",

@@ -100,10 +100,11 @@ def is_plain(text: str) -> bool:
 
 
 def _kind(world: scenario.World) -> object:
-    """What worlds must have in common to be one cloud: Nova's settings, what is lost that they all share, and whether
-    all hosts and cells were heard that there are: where one was not, nothing is proven that rests on all."""
+    """What worlds must have in common to be one cloud: Nova's settings, Keystone's projects, what is lost that they all
+    share, and whether all hosts and cells were heard that there are: where one was not, nothing is proven that rests on
+    all."""
     shared = frozenset((table, part) for table, part in world.lost if tables.BY_NAME[table].part is None)
-    settings = sorted(map(repr, world.rows.get("settings", ())))
+    settings = sorted(repr(row) for table in ("settings", "keystone_projects") for row in world.rows.get(table, ()))
     there = {row.get("host") for row in world.rows.get("roster", ())} - world.parts["host"]
     there |= {row.get("cell") for row in world.rows["nova_cell_mappings"]} - world.parts["cell"]
     heard = not world.lost and not there
@@ -133,7 +134,9 @@ def _prefix(number: int) -> str:
 def _renamed(world: scenario.World, number: int) -> scenario.World:
     names = {
         word for table, many in world.rows.items() for row in many for column, word in row.items()
-        if word is not None and (column in ("cell", "host", "backend", "cinder") or column in tables.BY_NAME[table].key)
+        if word is not None
+        and (column in ("cell", "host", "backend", "cinder") or column in tables.BY_NAME[table].key
+             or (column == "project_id" and tables.BY_NAME[table].per == "neutron"))
     }  # fmt: skip
 
     def rename(table: str, column: str, word: str | None) -> str | None:
