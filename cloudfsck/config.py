@@ -39,6 +39,10 @@ NO_NSX = (
     " [keystone] database)"
 )
 
+#: Why a check of what gone projects have left is not made, and how such a check is named.
+NO_KEYSTONE = "the configuration names no database of Keystone's ([keystone] database)"
+_OF_PROJECTS = "-of-gone-project"
+
 #: Why a check of images on a storage backend is not made, and how such a check is named.
 NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"
 _OF_IMAGES = re.compile(r"-image-of-|-without-image$")
@@ -345,6 +349,8 @@ class Config(_Section):
             unnamed |= {name: NO_OVN for name in checks if name.startswith("ovn-")}
         if self.nsx is None or self.neutron is None or self.keystone is None:
             unnamed |= {name: NO_NSX for name in checks if name.startswith("nsx-")}
+        if self.keystone is None:
+            unnamed |= {name: NO_KEYSTONE for name in checks if name.endswith(_OF_PROJECTS)}
         unlisted = {name: NO_BACKEND for name in checks if not self.backend and _OF_IMAGES.search(name)}
         return {**unnamed, **unlisted, **self.skip}
 

@@ -24,6 +24,7 @@ PROGRAMS = {
     "nova": ("nova-api", "nova-super-conductor", "nova-conductor"),
     "cinder": ("cinder-api", "cinder-scheduler", "cinder-volume"),
     "neutron": ("neutron-server", "neutron-rpc-server"),
+    "keystone": ("keystone",),
     "placement": ("placement-api",),
     "designate": ("designate-central",),
 }
@@ -42,6 +43,7 @@ _MAIN: tuple[Name, ...] = (("database", "connection"), *_OLD)
 _DATABASE: Mapping[str, tuple[Name, ...]] = {
     "cinder": _MAIN,
     "neutron": _MAIN,
+    "keystone": _MAIN,
     # It starts with nothing else (placement/conf/database.py: required).  Only up to Rocky, as a part of Nova, did it
     # go on in [api_database].
     "placement": (("placement_database", "connection"),),
@@ -169,7 +171,7 @@ def _confs(root: Path, folder: str, service: str) -> Iterator[Conf]:
     shared = _layer(root, f"{folder}/{service}")
     for program in PROGRAMS[service]:
         own = _layer(root, f"{folder}/{program}")
-        if any(own):
+        if any(own) and own != shared:  # Keystone's program is named as the service is
             yield _conf([shared, own])
     if any(shared):
         yield _conf([shared])

@@ -246,6 +246,7 @@ _PLACES = {
     "cell": "cell {part}",
     "cinder": "Cinder's database",
     "neutron": "Neutron's database",
+    "keystone": "Keystone's database",
     "ovn": "OVN's northbound database",
     "host": "host {part}",
     "backend": "storage backend {part}",

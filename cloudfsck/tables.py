@@ -15,7 +15,7 @@ from typing import Literal
 
 Per = Literal["cloud", "api", "cell", "cinder", "neutron", "neutron_nsx", "keystone", "ovn", "nsx", "host", "backend"]
 
-#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's, OVN's and NSX; what
+#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's, Keystone's, OVN's and NSX; what
 #: Neutron's plugin for NSX adds to Neutron's database is one of its own, for only then is it there.
 API = "nova_api"
 CINDER = "cinder"
@@ -889,6 +889,20 @@ TABLES: tuple[Table, ...] = (
         origin="externalnetworks",
     ),
     _table(
+        "neutron_security_groups",
+        "neutron",
+        "Security groups.",
+        f"""
+        id          VARCHAR    The security group.
+        project_id  VARCHAR    Its owner.
+        name        VARCHAR    The name that the owner gave it; default: Neutron made it for the project.
+        {_STANDARD}
+        """,
+        key="id",
+        origin="securitygroups",
+        joined="standardattributes",
+    ),
+    _table(
         "neutron_security_group_rules",
         "neutron",
         "The rules of security groups.",
@@ -995,38 +1009,19 @@ TABLES: tuple[Table, ...] = (
         few=True,
     ),
     _table(
-        "nsx_objects",
-        "nsx",
-        "What NSX has, of the kinds that Neutron's plugin makes, whoever made it.",
+        "keystone_projects",
+        "keystone",
+        """Projects, and domains, which are projects too.  Keystone keeps no row of what it has deleted, and has its
+        projects in no other place (keystone/resource/backends).""",
         """
-        path        VARCHAR    Its path in the API that the plugin uses.
-        parent      VARCHAR    The path of what it belongs to, as a port to its segment.
-        kind        VARCHAR    segment, port, router, group, policy, service, dhcp server or dhcp binding.
-        id          VARCHAR    Its id in NSX; of the Policy API that of Neutron's object.
-        name        VARCHAR    The name that it is shown by.
-        thing       VARCHAR    What of Neutron's it is of, by its tags: network, port, router, security group or rule.
-        neutron     VARCHAR    Which of those; NULL: no tag says so, or more than one does.
-        project     VARCHAR    Whose that is (the tag os-project-id).
-        plugin      VARCHAR    The version of the plugin that made it (os-api-version); NULL: no plugin did.
-        protected   VARCHAR    Why no program may touch it; NULL: one may.
-        revision    BIGINT     It changes with every change; NULL: NSX tells none.
-        attachment  VARCHAR    What is attached to a port: the id of a virtual interface.
-        created     TIMESTAMP  When it was made.
-        changed     TIMESTAMP  When it was last changed.
+        id         VARCHAR  The project.
+        name       VARCHAR  Its name, within its domain.
+        domain_id  VARCHAR  Its domain.
+        parent_id  VARCHAR  The project or domain that it is under.
+        is_domain  BOOLEAN  Whether it is a domain.
+        enabled    BOOLEAN  Whether anybody may do anything in it.
         """,
-        key="path parent",
-    ),
-    _table(
-        "nsx_interfaces",
-        "nsx",
-        "The virtual interfaces of virtual machines on the transport nodes of NSX.",
-        """
-        path        VARCHAR  /fabric/vifs/ and what it is attached to.
-        attachment  VARCHAR  What it is attached to: for one of Neutron's the port.
-        machine     VARCHAR  The virtual machine.
-        mac         VARCHAR  Its MAC address.
-        """,
-        key="path",
+        origin="project",
     ),
     _table(
         "keystone_services",
@@ -1122,6 +1117,40 @@ TABLES: tuple[Table, ...] = (
         """,
         key="uuid name security_group",
         few=True,
+    ),
+    _table(
+        "nsx_objects",
+        "nsx",
+        "What NSX has, of the kinds that Neutron's plugin makes, whoever made it.",
+        """
+        path        VARCHAR    Its path in the API that the plugin uses.
+        parent      VARCHAR    The path of what it belongs to, as a port to its segment.
+        kind        VARCHAR    segment, port, router, group, policy, service, dhcp server or dhcp binding.
+        id          VARCHAR    Its id in NSX; of the Policy API that of Neutron's object.
+        name        VARCHAR    The name that it is shown by.
+        thing       VARCHAR    What of Neutron's it is of, by its tags: network, port, router, security group or rule.
+        neutron     VARCHAR    Which of those; NULL: no tag says so, or more than one does.
+        project     VARCHAR    Whose that is (the tag os-project-id).
+        plugin      VARCHAR    The version of the plugin that made it (os-api-version); NULL: no plugin did.
+        protected   VARCHAR    Why no program may touch it; NULL: one may.
+        revision    BIGINT     It changes with every change; NULL: NSX tells none.
+        attachment  VARCHAR    What is attached to a port: the id of a virtual interface.
+        created     TIMESTAMP  When it was made.
+        changed     TIMESTAMP  When it was last changed.
+        """,
+        key="path parent",
+    ),
+    _table(
+        "nsx_interfaces",
+        "nsx",
+        "The virtual interfaces of virtual machines on the transport nodes of NSX.",
+        """
+        path        VARCHAR  /fabric/vifs/ and what it is attached to.
+        attachment  VARCHAR  What it is attached to: for one of Neutron's the port.
+        machine     VARCHAR  The virtual machine.
+        mac         VARCHAR  Its MAC address.
+        """,
+        key="path",
     ),
     _table(
         "hypervisors",

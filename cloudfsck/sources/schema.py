@@ -29,7 +29,7 @@ def databases(config: Config, login: Login) -> list[Database]:
     named = {
         "cinder": config.cinder,
         "neutron": config.neutron,
-        "keystone": config.keystone,
+        "keystone": config.keystone,  # whose projects acquit what the others have
         "placement": config.placement,
         "designate": config.designate,
     }
