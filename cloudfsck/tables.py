@@ -15,8 +15,8 @@ from typing import Literal
 
 Per = Literal["cloud", "api", "cell", "cinder", "neutron", "neutron_nsx", "keystone", "ovn", "nsx", "host", "backend"]
 
-#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's, Keystone's, OVN's and NSX; what
-#: Neutron's plugin for NSX adds to Neutron's database is one of its own, for only then is it there.
+#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's, Keystone's, OVN's and
+#: NSX; what Neutron's plugin for NSX adds to Neutron's database is one of its own, for only then is it there.
 API = "nova_api"
 CINDER = "cinder"
 NEUTRON = "neutron"
@@ -1125,10 +1125,10 @@ TABLES: tuple[Table, ...] = (
         """
         path        VARCHAR    Its path in the API that the plugin uses.
         parent      VARCHAR    The path of what it belongs to, as a port to its segment.
-        kind        VARCHAR    segment, port, router, group, policy, service, dhcp server or dhcp binding.
+        kind        VARCHAR    segment, port, router, group, policy, service, dhcp-server or dhcp-binding.
         id          VARCHAR    Its id in NSX; of the Policy API that of Neutron's object.
         name        VARCHAR    The name that it is shown by.
-        thing       VARCHAR    What of Neutron's it is of, by its tags: network, port, router, security group or rule.
+        thing       VARCHAR    What of Neutron's it is of, by its tags: network, port, router, security-group or rule.
         neutron     VARCHAR    Which of those; NULL: no tag says so, or more than one does.
         project     VARCHAR    Whose that is (the tag os-project-id).
         plugin      VARCHAR    The version of the plugin that made it (os-api-version); NULL: no plugin did.

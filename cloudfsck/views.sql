@@ -545,7 +545,7 @@ SELECT 'port', id FROM neutron_ports
 UNION ALL
 SELECT 'router', id FROM neutron_routers
 UNION ALL
-SELECT 'security group', id FROM neutron_security_groups
+SELECT 'security-group', id FROM neutron_security_groups
 UNION ALL
 SELECT 'rule', id FROM neutron_security_group_rules;
 
@@ -557,7 +557,7 @@ SELECT 'port', neutron_id, nsx_port_id FROM neutron_nsx_port_mappings
 UNION ALL
 SELECT 'router', neutron_id, nsx_id FROM neutron_nsx_router_mappings
 UNION ALL
-SELECT 'security group', neutron_id, nsx_id FROM neutron_nsx_security_group_mappings;
+SELECT 'security-group', neutron_id, nsx_id FROM neutron_nsx_security_group_mappings;
 
 -- What Neutron's plugin made in NSX for a project of this Keystone's, and this Neutron has no more.
 CREATE VIEW nsx_leftovers AS
@@ -574,3 +574,23 @@ SELECT o.path, o.parent, o.kind, o.id, o.name, o.thing, o.neutron, o.project, o.
    AND NOT EXISTS (SELECT 1 FROM neutron_things n WHERE n.thing = o.thing AND n.id = o.neutron)
    AND NOT EXISTS (SELECT 1 FROM nsx_mappings m WHERE m.nsx_id = o.id)
    AND NOT EXISTS (SELECT 1 FROM neutron_nsx_networks b WHERE b.phy_uuid = o.id);
+
+-- Where in NSX something of Neutron's is to be: by the Policy API under its own id, by the Manager API under the mapped.
+CREATE VIEW nsx_places AS
+SELECT n.id AS neutron, '/infra/segments/' || n.id AS path
+  FROM neutron_networks n
+UNION ALL
+SELECT r.id, '/infra/tier-1s/' || r.id
+  FROM neutron_routers r
+UNION ALL
+SELECT g.id, '/infra/domains/default/groups/' || g.id
+  FROM neutron_security_groups g
+UNION ALL
+SELECT p.id, '/infra/segments/' || coalesce(b.phy_uuid, p.network_id) || '/ports/' || p.id
+  FROM neutron_ports p
+  LEFT JOIN neutron_nsx_networks b ON b.network_id = p.network_id AND b.binding_type = 'nsx-net'
+UNION ALL
+SELECT m.neutron,
+       CASE m.thing WHEN 'network' THEN '/logical-switches/' WHEN 'router' THEN '/logical-routers/'
+                    WHEN 'port' THEN '/logical-ports/' ELSE '/ns-groups/' END || m.nsx_id
+  FROM nsx_mappings m;

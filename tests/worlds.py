@@ -101,9 +101,9 @@ def is_plain(text: str) -> bool:
 
 
 def _kind(world: scenario.World) -> object:
-    """What worlds must have in common to be one cloud: Nova's settings, Keystone's catalog, whether it has projects, what is lost that they all
-    share, and whether all hosts and cells were heard that there are: where one was not, nothing is proven that rests on
-    all."""
+    """What worlds must have in common to be one cloud: Nova's settings, Keystone's catalog, whether it has projects,
+    what is lost that they all share, and whether all hosts and cells were heard that there are: where one was not,
+    nothing is proven that rests on all."""
     shared = frozenset((table, part) for table, part in world.lost if tables.BY_NAME[table].part is None)
     of_all = ("settings", "keystone_services", "keystone_endpoints")
     settings = sorted(repr(row) for table in of_all for row in world.rows.get(table, ()))

@@ -13,7 +13,7 @@ from cloudfsck.tables import NSX
 
 #: What is below others, or refers to them, goes first (vmware_nsx/plugins/nsx_p/plugin.py: delete_port, delete_network,
 #: delete_security_group, delete_router).
-_FIRST = ("dhcp binding", "port", "segment", "dhcp server", "policy", "group", "service", "router")
+_FIRST = ("dhcp-binding", "port", "segment", "dhcp-server", "policy", "group", "service", "router")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Create:
         if db.execute("SELECT count(*) FROM nsx_objects WHERE path = ?", [self.path]).fetchone()[0]:
             raise Moved(f"{self}: it is there")
         above, _, id = self.path.rpartition("/")
-        parent = above.rpartition("/")[0] if self.of in ("port", "dhcp binding") else None
+        parent = above.rpartition("/")[0] if self.of in ("port", "dhcp-binding") else None
         db.execute(
             "INSERT INTO nsx_objects (path, parent, kind, id, neutron) VALUES ($path, $parent, $kind, $id, $neutron)",
             {"path": self.path, "parent": parent, "kind": self.of, "id": id, "neutron": self.neutron},

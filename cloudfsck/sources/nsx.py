@@ -68,21 +68,21 @@ KINDS: Mapping[str, Sequence[Kind]] = {
     "policy": (
         Kind("segment", "/infra/segments", _NETWORK),
         Kind("port", "/infra/segments/*/ports", _PORT),
-        Kind("dhcp binding", "/infra/segments/*/dhcp-static-binding-configs", _PORT),
+        Kind("dhcp-binding", "/infra/segments/*/dhcp-static-binding-configs", _PORT),
         Kind("router", "/infra/tier-1s", _ROUTER),
         Kind("group", "/infra/domains/default/groups",
-             {"os-neutron-secg-id": "security group", "os-neutron-secgr-id": "rule"}),
-        Kind("policy", "/infra/domains/default/security-policies", {"os-neutron-secg-id": "security group"}),
+             {"os-neutron-secg-id": "security-group", "os-neutron-secgr-id": "rule"}),
+        Kind("policy", "/infra/domains/default/security-policies", {"os-neutron-secg-id": "security-group"}),
         Kind("service", "/infra/services", {"os-neutron-secgr-id": "rule"}),
-        Kind("dhcp server", "/infra/dhcp-server-configs", _NETWORK),
+        Kind("dhcp-server", "/infra/dhcp-server-configs", _NETWORK),
     ),
     "manager": (
         Kind("segment", "/logical-switches", _NETWORK),
         Kind("port", "/logical-ports", _PORT, owner="logical_switch_id", owners="/logical-switches"),
         Kind("router", "/logical-routers", _ROUTER),
-        Kind("group", "/ns-groups", {"os-neutron-secgr-id": "security group"}),
-        Kind("policy", "/firewall/sections", {"os-neutron-secgr-id": "security group"}),
-        Kind("dhcp server", "/dhcp/servers", _NETWORK),
+        Kind("group", "/ns-groups", {"os-neutron-secgr-id": "security-group"}),
+        Kind("policy", "/firewall/sections", {"os-neutron-secgr-id": "security-group"}),
+        Kind("dhcp-server", "/dhcp/servers", _NETWORK),
     ),
 }  # fmt: skip
 
