@@ -594,3 +594,9 @@ SELECT m.neutron,
        CASE m.thing WHEN 'network' THEN '/logical-switches/' WHEN 'router' THEN '/logical-routers/'
                     WHEN 'port' THEN '/logical-ports/' ELSE '/ns-groups/' END || m.nsx_id
   FROM nsx_mappings m;
+
+-- What of Neutron's is in one of those places.
+CREATE VIEW nsx_present AS
+SELECT DISTINCT w.neutron
+  FROM nsx_places w
+  JOIN nsx_objects o ON o.path = w.path;

@@ -38,7 +38,7 @@ _WITH_IT: Mapping[str, Sequence[str]] = {
 
 #: What the Manager API deletes only when told so: a port that has an id attached to it, which all of Neutron's have;
 #: a section with its rules.  Never what would take more with it than we saw.
-_TOLD = {"/logical-ports/": "?detach=true", "/firewall/sections/": "?cascade=true"}
+_TOLD = {"/logical-ports/": {"detach": "true"}, "/firewall/sections/": {"cascade": "true"}}
 
 #: What only NSX itself writes into an object.
 _NSXS_OWN = frozenset({
@@ -85,7 +85,7 @@ class Controller:
                 self._refuse_used(body)
             children = list(self._below(path, _WITH_IT.get(kind.name, ()))) if order["api"] == "policy" else []
             for other in nsx.below(self.settings.api, kind):
-                if found := nsx.list_below(self._cluster, other, path):
+                if found := nsx.list_below(self._cluster, other, path, body):
                     raise Refused(f"NSX has {len(found)} objects below {path}, as {other.name} {found[0].get('id')}")
         except Unreadable as error:
             raise Trouble(f"nothing was sent: {error}") from error
@@ -144,10 +144,10 @@ class Controller:
 
     def _delete_one(self, path: str, body: Json) -> None:
         ends = self.now() + LASTS
-        told = next((words for start, words in _TOLD.items() if path.startswith(start)), "")
+        told = next((query for start, query in _TOLD.items() if path.startswith(start)), None)
         while True:
             try:
-                answer = self._cluster.send("DELETE", self._url(path) + told)
+                answer = self._cluster.send("DELETE", self._url(path), told)
             except Unheard as error:
                 if not error.sent:
                     raise Trouble(f"nothing was sent to NSX: {error}") from error
@@ -204,7 +204,7 @@ class Controller:
         ends = self.now() + LASTS
         while True:
             try:
-                answer = self._cluster.send("PUT", self._url(path), given)
+                answer = self._cluster.send("PUT", self._url(path), body=given)
             except Unheard as error:
                 if error.sent:
                     raise Outcomeless(f"NSX did not answer: {error}") from error

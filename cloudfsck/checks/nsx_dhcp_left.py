@@ -1,19 +1,19 @@
 """NSX has DHCP of a network or a port that Neutron does not have.
 
 Why it matters
-    A binding gives an address to a MAC address that nobody has any more; while it is there its segment cannot be deleted, and
-    whoever gets that address gets no answer.
+    A binding gives an address to a MAC address that nobody has any more; while it is there its segment cannot be
+    deleted, and whoever gets that address gets no answer.
 How it comes about
     Neutron's plugin deletes a port's bindings and a network's server after its own rows
     (vmware_nsx/plugins/nsx_p/plugin.py: _delete_dhcp_binding; vmware_nsx/plugins/common_v3); NSX did not answer, or
     refused, which the plugin notes in its log alone.
 What the repair does
-    It deletes the object by NSX's API, right after it was read again, and keeps all of it in the journal; what belongs to
-    it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
+    It deletes the object by NSX's API, right after it was read again, and keeps all of it in the journal; what belongs
+    to it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
     object back under the same id; the Manager API would give it another, so there only the journal has it.
 When not to repair
-    After Neutron's database was restored: everything made since the backup looks like this, and is needed.  Where another
-    region has a Neutron too, the projects of this Keystone do not tell whose it is, and only a person decides.
+    After Neutron's database was restored: everything made since the backup looks like this, and is needed.  Where
+    another region has a Neutron too, the projects of this Keystone do not tell whose it is, and only a person decides.
 """
 
 from collections.abc import Iterable
@@ -39,8 +39,8 @@ CHECK = Check(
         SELECT l.path AS key, NULL AS server, l.api, l.path, l.kind, l.name, l.neutron, l.project, l.plugin, l.revision,
                l.created, l.changed, l.thing,
                [l.path, l.neutron] AS also,
-               [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock, l.doubt AS by_hand,
-               NULL AS rung, NULL AS rung_since
+               [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock,
+               l.doubt AS by_hand, NULL AS rung, NULL AS rung_since
           FROM nsx_leftovers l
          WHERE starts_with(l.kind, 'dhcp-')
     """,

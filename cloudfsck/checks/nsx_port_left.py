@@ -8,12 +8,13 @@ How it comes about
     that stands in the plugin's log alone (vmware_nsx/plugins/nsx_p/plugin.py: delete_port, create_port); or
     Neutron's rows were deleted by hand.
 What the repair does
-    It deletes the object by NSX's API, right after it was read again, and keeps all of it in the journal; what belongs to
-    it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
+    It deletes the object by NSX's API, right after it was read again, and keeps all of it in the journal; what belongs
+    to it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
     object back under the same id; the Manager API would give it another, so there only the journal has it.
 When not to repair
-    While a virtual machine has the port.  After Neutron's database was restored: everything made since the backup looks like this, and is needed.  Where another
-    region has a Neutron too, the projects of this Keystone do not tell whose it is, and only a person decides.
+    While a virtual machine has the port.  After Neutron's database was restored: everything made since the backup looks
+    like this, and is needed.  Where another region has a Neutron too, the projects of this Keystone do not tell whose
+    it is, and only a person decides.
 """
 
 from collections.abc import Iterable

@@ -6,8 +6,8 @@ How it comes about
     Somebody deleted it in NSX, or NSX was restored from an older backup, and Neutron's plugin looks at neither: it has
     no maintenance that compares the two.
 What the repair does
-    There is none: only Neutron's plugin knows how to make it.  Detach the
-    port from the server and attach it, or another, again: that makes it anew.
+    There is none: only Neutron's plugin knows how to make it.  Detach the port from the server and attach it, or
+    another, again: that makes it anew.
 When not to repair
     While NSX is being restored from a backup.  While its server is being built, moved or deleted.
 """
@@ -19,7 +19,8 @@ from cloudfsck.model import Check, Row, Scenario
 
 def _commands(row: Row) -> Iterable[str]:
     for path in row["paths"]:
-        yield f"as an administrator of NSX: curl https://MANAGER{'/policy' if path.startswith('/infra/') else ''}/api/v1{path}"
+        base = "/policy/api/v1" if path.startswith("/infra/") else "/api/v1"
+        yield f"as an administrator of NSX: curl https://MANAGER{base}{path}"
     yield f"on each controller: grep {row['port']} /var/log/neutron/*.log"
     yield f"as an administrator: openstack port show {row['port']}"
 
@@ -34,14 +35,12 @@ CHECK = Check(
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM server_ports p
           JOIN live_servers l ON l.server = p.server
-          JOIN (SELECT neutron, list(path ORDER BY path) AS paths
-                  FROM nsx_places GROUP BY neutron) w ON w.neutron = p.port
-          JOIN (SELECT c.neutron, list(c.path ORDER BY c.path) AS paths
-                  FROM nsx_places c JOIN nsx_objects o ON o.path = c.path
-                 GROUP BY c.neutron) s ON s.neutron = p.network
+          JOIN (SELECT neutron, list(path ORDER BY path) AS paths FROM nsx_places GROUP BY neutron) w ON w.neutron = p.port
+          JOIN (SELECT neutron, list(path ORDER BY path) AS paths FROM nsx_places GROUP BY neutron) s ON s.neutron = p.network
          WHERE p.vif_type NOT IN ('unbound', 'binding_failed')
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = p.server)
-           AND NOT EXISTS (SELECT 1 FROM nsx_objects o WHERE list_contains(w.paths, o.path))
+           AND EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = p.network)
+           AND NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = p.port)
     """,
     commands=_commands,
     scenarios=(

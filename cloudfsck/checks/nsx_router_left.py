@@ -1,18 +1,18 @@
 """NSX has a router that Neutron does not have.
 
 Why it matters
-    It goes on to advertise its routes, and to translate the addresses of its NAT rules: a floating IP that somebody else
-    has by now may be led astray.  It takes capacity of the edge cluster.
+    It goes on to advertise its routes, and to translate the addresses of its NAT rules: a floating IP that somebody
+    else has by now may be led astray.  It takes capacity of the edge cluster.
 How it comes about
-    Neutron's plugin deletes its own row first and the tier-1 then (vmware_nsx/plugins/nsx_p/plugin.py: delete_router); NSX
-    did not answer, or refused, and the plugin makes an exception of that which it never raises.
+    Neutron's plugin deletes its own row first and the tier-1 then (vmware_nsx/plugins/nsx_p/plugin.py: delete_router);
+    NSX did not answer, or refused, and the plugin makes an exception of that which it never raises.
 What the repair does
-    It deletes the object by NSX's API, right after it was read again, and keeps all of it in the journal; what belongs to
-    it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
+    It deletes the object by NSX's API, right after it was read again, and keeps all of it in the journal; what belongs
+    to it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
     object back under the same id; the Manager API would give it another, so there only the journal has it.
 When not to repair
-    After Neutron's database was restored: everything made since the backup looks like this, and is needed.  Where another
-    region has a Neutron too, the projects of this Keystone do not tell whose it is, and only a person decides.
+    After Neutron's database was restored: everything made since the backup looks like this, and is needed.  Where
+    another region has a Neutron too, the projects of this Keystone do not tell whose it is, and only a person decides.
 """
 
 from collections.abc import Iterable
@@ -37,8 +37,8 @@ CHECK = Check(
     query="""
         SELECT l.path AS key, NULL AS server, l.api, l.path, l.kind, l.name, l.neutron, l.project, l.plugin, l.revision,
                l.created, l.changed, [l.path, l.neutron] AS also,
-               [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock, l.doubt AS by_hand,
-               NULL AS rung, NULL AS rung_since
+               [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock,
+               l.doubt AS by_hand, NULL AS rung, NULL AS rung_since
           FROM nsx_leftovers l
          WHERE l.kind = 'router'
     """,

@@ -6,8 +6,8 @@ How it comes about
     Somebody deleted it in NSX, or NSX was restored from an older backup, and Neutron's plugin looks at neither: it has
     no maintenance that compares the two.
 What the repair does
-    There is none: only Neutron's plugin knows how to make it.  A router is
-    made anew by deleting it and making it again, with its interfaces and routes; otherwise NSX's own backup has it.
+    There is none: only Neutron's plugin knows how to make it.  A router is made anew by deleting it and making it
+    again, with its interfaces and routes; otherwise NSX's own backup has it.
 When not to repair
     While NSX is being restored from a backup.
 """
@@ -19,7 +19,8 @@ from cloudfsck.model import Check, Row, Scenario
 
 def _commands(row: Row) -> Iterable[str]:
     for path in row["paths"]:
-        yield f"as an administrator of NSX: curl https://MANAGER{'/policy' if path.startswith('/infra/') else ''}/api/v1{path}"
+        base = "/policy/api/v1" if path.startswith("/infra/") else "/api/v1"
+        yield f"as an administrator of NSX: curl https://MANAGER{base}{path}"
     yield f"on each controller: grep {row['router']} /var/log/neutron/*.log"
     yield f"as an administrator: openstack router show {row['router']}"
 
@@ -28,14 +29,14 @@ CHECK = Check(
     text=__doc__,
     accused=("neutron_routers",),
     query="""
-        SELECT r.id AS key, NULL AS server, r.id AS router, r.name, r.project_id AS project, r.revision_number AS revision,
-               r.created_at, r.updated_at, w.paths, list_concat([r.id], w.paths) AS also,
+        SELECT r.id AS key, NULL AS server, r.id AS router, r.name, r.project_id AS project,
+               r.revision_number AS revision, r.created_at, r.updated_at, w.paths, list_concat([r.id], w.paths) AS also,
                [] AS hosts, [] AS cells, greatest(r.created_at, r.updated_at) AS since, 'neutron:neutron' AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM neutron_routers r
           JOIN (SELECT neutron, list(path ORDER BY path) AS paths
                   FROM nsx_places GROUP BY neutron) w ON w.neutron = r.id
-         WHERE NOT EXISTS (SELECT 1 FROM nsx_objects o WHERE list_contains(w.paths, o.path))
+         WHERE NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = r.id)
     """,
     commands=_commands,
     scenarios=(

@@ -5,14 +5,15 @@ Why it matters
     address range.
 How it comes about
     Neutron's plugin deletes its own row first, and then what the rule needs (vmware_nsx/plugins/nsx_p/plugin.py:
-    delete_security_group_rule, delete_security_group); NSX did not answer, or refused, which the plugin notes in its log alone.
+    delete_security_group_rule, delete_security_group); NSX did not answer, or refused, which the plugin notes in its
+    log alone.
 What the repair does
-    It deletes the object by NSX's API, right after it was read again, and keeps all of it in the journal; what belongs to
-    it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
+    It deletes the object by NSX's API, right after it was read again, and keeps all of it in the journal; what belongs
+    to it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
     object back under the same id; the Manager API would give it another, so there only the journal has it.
 When not to repair
-    After Neutron's database was restored: everything made since the backup looks like this, and is needed.  Where another
-    region has a Neutron too, the projects of this Keystone do not tell whose it is, and only a person decides.
+    After Neutron's database was restored: everything made since the backup looks like this, and is needed.  Where
+    another region has a Neutron too, the projects of this Keystone do not tell whose it is, and only a person decides.
 """
 
 from collections.abc import Iterable
@@ -37,8 +38,8 @@ CHECK = Check(
     query="""
         SELECT l.path AS key, NULL AS server, l.api, l.path, l.kind, l.name, l.neutron, l.project, l.plugin, l.revision,
                l.created, l.changed, [l.path, l.neutron] AS also,
-               [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock, l.doubt AS by_hand,
-               NULL AS rung, NULL AS rung_since
+               [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock,
+               l.doubt AS by_hand, NULL AS rung, NULL AS rung_since
           FROM nsx_leftovers l
          WHERE l.thing = 'rule'
     """,

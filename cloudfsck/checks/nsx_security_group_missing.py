@@ -6,8 +6,8 @@ How it comes about
     Somebody deleted it in NSX, or NSX was restored from an older backup, and Neutron's plugin looks at neither: it has
     no maintenance that compares the two.
 What the repair does
-    There is none: only Neutron's plugin knows how to make it.  A group
-    without ports is best deleted and made again; otherwise NSX's own backup has it.
+    There is none: only Neutron's plugin knows how to make it.  A group without ports is best deleted and made again;
+    otherwise NSX's own backup has it.
 When not to repair
     While NSX is being restored from a backup.
 """
@@ -19,7 +19,8 @@ from cloudfsck.model import Check, Row, Scenario
 
 def _commands(row: Row) -> Iterable[str]:
     for path in row["paths"]:
-        yield f"as an administrator of NSX: curl https://MANAGER{'/policy' if path.startswith('/infra/') else ''}/api/v1{path}"
+        base = "/policy/api/v1" if path.startswith("/infra/") else "/api/v1"
+        yield f"as an administrator of NSX: curl https://MANAGER{base}{path}"
     yield f"on each controller: grep {row['security_group']} /var/log/neutron/*.log"
     yield f"as an administrator: openstack security group show {row['security_group']}"
 
@@ -28,14 +29,14 @@ CHECK = Check(
     text=__doc__,
     accused=("neutron_security_groups",),
     query="""
-        SELECT g.id AS key, NULL AS server, g.id AS security_group, g.name, g.project_id AS project, g.revision_number AS revision,
-               g.created_at, g.updated_at, w.paths, list_concat([g.id], w.paths) AS also,
+        SELECT g.id AS key, NULL AS server, g.id AS security_group, g.name, g.project_id AS project,
+               g.revision_number AS revision, g.created_at, g.updated_at, w.paths, list_concat([g.id], w.paths) AS also,
                [] AS hosts, [] AS cells, greatest(g.created_at, g.updated_at) AS since, 'neutron:neutron' AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM neutron_security_groups g
           JOIN (SELECT neutron, list(path ORDER BY path) AS paths
                   FROM nsx_places GROUP BY neutron) w ON w.neutron = g.id
-         WHERE NOT EXISTS (SELECT 1 FROM nsx_objects o WHERE list_contains(w.paths, o.path))
+         WHERE NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = g.id)
     """,
     commands=_commands,
     scenarios=(

@@ -3,16 +3,17 @@
 Why it matters
     Its VNI, or its VLAN, stays taken; the router that it hangs on cannot be deleted; and what NSX can hold is less.
 How it comes about
-    Neutron's plugin deletes its own row first and the segment then (vmware_nsx/plugins/nsx_p/plugin.py: delete_network);
-    NSX did not answer, or refused (error 503040: it still had VMs or VIFs), which the plugin notes in its log alone.
+    Neutron's plugin deletes its own row first and the segment then (vmware_nsx/plugins/nsx_p/plugin.py:
+    delete_network); NSX did not answer, or refused (error 503040: it still had VMs or VIFs), which the plugin notes in
+    its log alone.
 What the repair does
-    It deletes the object by NSX's API, right after it was read again, and keeps all of it in the journal; what belongs to
-    it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
+    It deletes the object by NSX's API, right after it was read again, and keeps all of it in the journal; what belongs
+    to it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
     object back under the same id; the Manager API would give it another, so there only the journal has it.
 When not to repair
-    While anything is on it: ports that are left as well go first, and the next run finds it empty.
-    After Neutron's database was restored: everything made since the backup looks like this, and is needed.  Where another
-    region has a Neutron too, the projects of this Keystone do not tell whose it is, and only a person decides.
+    While anything is on it: ports that are left as well go first, and the next run finds it empty.  After Neutron's
+    database was restored: everything made since the backup looks like this, and is needed.  Where another region has a
+    Neutron too, the projects of this Keystone do not tell whose it is, and only a person decides.
 """
 
 from collections.abc import Iterable
@@ -38,8 +39,8 @@ CHECK = Check(
         SELECT l.path AS key, NULL AS server, l.api, l.path, l.kind, l.name, l.neutron, l.project, l.plugin, l.revision,
                l.created, l.changed, coalesce(b.below, []) AS below,
                [l.path, l.neutron] AS also,
-               [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock, coalesce('what is on it goes first: ' || b.below[1], l.doubt) AS by_hand,
-               NULL AS rung, NULL AS rung_since
+               [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock,
+               coalesce('what is on it goes first: ' || b.below[1], l.doubt) AS by_hand, NULL AS rung, NULL AS rung_since
           FROM nsx_leftovers l
           LEFT JOIN (SELECT o.parent, list(o.path ORDER BY o.path) AS below
                        FROM nsx_objects o

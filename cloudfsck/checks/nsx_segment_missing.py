@@ -6,10 +6,11 @@ How it comes about
     Somebody deleted it in NSX, or NSX was restored from an older backup, and Neutron's plugin looks at neither: it has
     no maintenance that compares the two.
 What the repair does
-    There is none: only Neutron's plugin knows how to make it.  A network without
-    servers is best deleted and made again; otherwise NSX's own backup has it.
+    There is none: only Neutron's plugin knows how to make it.  A network without servers is best deleted and made
+    again; otherwise NSX's own backup has it.
 When not to repair
-    While NSX is being restored from a backup.  A network that lies on a segment that was there before it is not looked at.
+    While NSX is being restored from a backup.  A network that lies on a segment that was there before it is not looked
+    at.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,8 @@ from cloudfsck.model import Check, Row, Scenario
 
 def _commands(row: Row) -> Iterable[str]:
     for path in row["paths"]:
-        yield f"as an administrator of NSX: curl https://MANAGER{'/policy' if path.startswith('/infra/') else ''}/api/v1{path}"
+        base = "/policy/api/v1" if path.startswith("/infra/") else "/api/v1"
+        yield f"as an administrator of NSX: curl https://MANAGER{base}{path}"
     yield f"on each controller: grep {row['network']} /var/log/neutron/*.log"
     yield f"as an administrator: openstack network show {row['network']}"
 
@@ -28,14 +30,14 @@ CHECK = Check(
     text=__doc__,
     accused=("neutron_networks",),
     query="""
-        SELECT n.id AS key, NULL AS server, n.id AS network, n.name, n.project_id AS project, n.revision_number AS revision,
-               n.created_at, n.updated_at, w.paths, list_concat([n.id], w.paths) AS also,
+        SELECT n.id AS key, NULL AS server, n.id AS network, n.name, n.project_id AS project,
+               n.revision_number AS revision, n.created_at, n.updated_at, w.paths, list_concat([n.id], w.paths) AS also,
                [] AS hosts, [] AS cells, greatest(n.created_at, n.updated_at) AS since, 'neutron:neutron' AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM neutron_networks n
           JOIN (SELECT neutron, list(path ORDER BY path) AS paths
                   FROM nsx_places GROUP BY neutron) w ON w.neutron = n.id
-         WHERE NOT EXISTS (SELECT 1 FROM nsx_objects o WHERE list_contains(w.paths, o.path))
+         WHERE NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = n.id)
            AND NOT EXISTS (SELECT 1 FROM neutron_external_networks e WHERE e.network_id = n.id)
            AND NOT EXISTS (SELECT 1 FROM neutron_nsx_networks b
                             WHERE b.network_id = n.id AND b.binding_type NOT IN ('geneve', 'vlan'))

@@ -20,7 +20,7 @@ from cloudfsck.config import Config, Place
 from cloudfsck.model import Gap, Hold, Piece, Scope, Trouble
 from cloudfsck.remote import Target
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import backends, hypervisors, nova, nsx, ovn, schema, service
+from cloudfsck.sources import backends, hypervisors, nova, nsx, nsxapi, ovn, schema, service
 from cloudfsck.sources.database import Database, Login, Unreadable
 
 #: Hypervisor types that nova-compute's libvirt driver reports (nova/virt/libvirt/host.py: get_driver_type).
@@ -62,12 +62,15 @@ class Sources:
     config: Config
     holds: Callable[[], Sequence[Hold]] = list
     _api: Database = field(init=False)
+    _controller: nsxapi.Cluster | None = field(init=False, default=None)
     _cells: list[Database] | None = field(init=False, default=None)
     _known: Roster | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         account = self.config.read.database
         self.login = Login.of(account)
+        if self.config.nsx is not None:
+            self._controller = nsxapi.Cluster(self.config.nsx)
         self._api = Database(tables.API, self.config.nova.api_database, self.login)
 
     # ------------------------------------------------------------------------------------------ what there is
@@ -312,8 +315,8 @@ class Sources:
             yield from ovn.read(self.config.ovn)
 
     def _nsx(self, scope: Scope, progress: Progress = lambda what, done, total: None) -> Iterator[Piece]:
-        if self.config.nsx is not None:
-            yield from nsx.read(self.config.nsx, scope, progress)
+        if self._controller is not None:
+            yield from nsx.read(self._controller, scope, progress)
 
     def _nova(self, scope: Scope) -> Iterator[Piece]:
         try:

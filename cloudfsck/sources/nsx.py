@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow as pa
 
 from cloudfsck import tables
-from cloudfsck.config import Nsx
 from cloudfsck.model import Piece, Scope
 from cloudfsck.sources import service
 from cloudfsck.sources.database import Unreadable
@@ -27,6 +26,8 @@ AT_ONCE = 8
 
 INTERFACES = "/fabric/vifs"
 
+#: An id in a path; nothing that leads out of it.
+_ID = r"(?!\.)[^/]+"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -34,13 +35,14 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 class Kind:
     """Objects of one kind: their list, with * for the id of what they belong to, and the tags that may say what they
     are of.  Where they stand in no list of what they belong to, `owner` is the field that names it, and `owners` the
-    list of those."""
+    list of those.  Only what has the field `needs` can have some."""
 
     name: str
     list: str
     things: Mapping[str, str]
     owner: str = ""
     owners: str = ""
+    needs: str = ""
 
     @property
     def parent(self) -> str | None:
@@ -56,7 +58,7 @@ class Kind:
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        return re.compile(re.escape(self.list).replace(r"\*", "[^/]+") + "/[^/]+")
+        return re.compile(re.escape(self.list).replace(r"\*", _ID) + f"/{_ID}")
 
 
 _NETWORK = {"os-neutron-net-id": "network"}
@@ -68,7 +70,7 @@ KINDS: Mapping[str, Sequence[Kind]] = {
     "policy": (
         Kind("segment", "/infra/segments", _NETWORK),
         Kind("port", "/infra/segments/*/ports", _PORT),
-        Kind("dhcp-binding", "/infra/segments/*/dhcp-static-binding-configs", _PORT),
+        Kind("dhcp-binding", "/infra/segments/*/dhcp-static-binding-configs", _PORT, needs="dhcp_config_path"),
         Kind("router", "/infra/tier-1s", _ROUTER),
         Kind("group", "/infra/domains/default/groups",
              {"os-neutron-secg-id": "security-group", "os-neutron-secgr-id": "rule"}),
@@ -89,11 +91,10 @@ KINDS: Mapping[str, Sequence[Kind]] = {
 BASE = {"policy": POLICY, "manager": MANAGER}
 
 
-def read(settings: Nsx, scope: Scope, progress: Callable[[str, int, int], None]) -> Iterator[Piece]:
+def read(cluster: Cluster, scope: Scope, progress: Callable[[str, int, int], None]) -> Iterator[Piece]:
     """A piece for every table: all that NSX has, or of a scope the objects whose paths it names, with all that belongs
     to them.  It never raises."""
     started = service.now()
-    cluster = Cluster(settings)
     wanted = [table for table in tables.TABLES if table.per == "nsx"]
     paths = None if scope.ids is None else sorted(one for one in scope.ids if one.startswith("/"))
     try:
@@ -108,8 +109,6 @@ def read(settings: Nsx, scope: Scope, progress: Callable[[str, int, int], None])
         for table in wanted:
             yield Piece(table.name, tables.NSX, None, why, None, started, service.now(), _keys(table, scope))
         return
-    finally:
-        cluster.close()
     finished = service.now()
     for table in wanted:
         yield Piece(table.name, tables.NSX, rows[table.name], None, None, started, finished, _keys(table, scope))
@@ -122,18 +121,23 @@ def _keys(table: tables.Table, scope: Scope) -> frozenset[str] | None:
 def _everything(cluster: Cluster, progress: Callable[[str, int, int], None]) -> tuple[list[dict[str, Any]], list[Json]]:
     """What is condemned first: an interface that comes meanwhile still acquits."""
     base, kinds = BASE[cluster.settings.api], KINDS[cluster.settings.api]
-    found: dict[str, list[dict[str, Any]]] = {}
+    rows: list[dict[str, Any]] = []
+    may_have: dict[str, list[str]] = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         for kind in kinds:
-            parents = [None] if kind.parent is None else [row["path"] for row in found[kind.parent]]
+            parents = [None] if kind.parent is None else may_have[kind.name]
             lists = pool.map(
                 lambda parent, kind=kind: cluster.all(base + kind.below(parent), below=parent is not None), parents
             )
-            found[kind.list] = rows = []
             for done, (parent, many) in enumerate(zip(parents, lists, strict=True)):
                 progress(f"NSX: {kind.name}s", done, len(parents))
                 rows += [row(kind, one, parent) for one in many]
-    return [one for many in found.values() for one in many], cluster.all(MANAGER + INTERFACES)
+                for other in below(cluster.settings.api, kind):
+                    here = [
+                        kind.path(str(one["id"]), parent) for one in many if not other.needs or one.get(other.needs)
+                    ]
+                    may_have.setdefault(other.name, []).extend(here)
+    return rows, cluster.all(MANAGER + INTERFACES)
 
 
 def _some(cluster: Cluster, paths: Iterable[str]) -> tuple[list[dict[str, Any]], list[Json]]:
@@ -146,12 +150,13 @@ def _some(cluster: Cluster, paths: Iterable[str]) -> tuple[list[dict[str, Any]],
         for kind in kinds:
             if not kind.pattern.fullmatch(path):
                 continue
-            if (one := cluster.one(base + path)) is not None:
-                parent = None if kind.parent is None else path.rsplit("/", 2)[0]
-                objects[path] = row(kind, one, parent)
+            if (one := cluster.one(base + path)) is None:
+                continue
+            parent = None if kind.parent is None else path.rsplit("/", 2)[0]
+            objects[path] = row(kind, one, parent)
             for other in below(cluster.settings.api, kind):
-                rows = [row(other, one, path) for one in list_below(cluster, other, path)]
-                objects |= {one["path"]: one for one in rows}
+                rows = [row(other, each, path) for each in list_below(cluster, other, path, one)]
+                objects |= {each["path"]: each for each in rows}
     return list(objects.values()), found
 
 
@@ -165,9 +170,11 @@ def below(api: str, kind: Kind) -> list[Kind]:
     return [one for one in KINDS[api] if kind.list in (one.parent, one.owners)]
 
 
-def list_below(cluster: Cluster, kind: Kind, path: str) -> list[Json]:
+def list_below(cluster: Cluster, kind: Kind, path: str, body: Json) -> list[Json]:
     """What the object at `path` has of a kind.  Raises Unreadable."""
     base = BASE[cluster.settings.api]
+    if kind.needs and not body.get(kind.needs):
+        return []
     if kind.owner:
         return cluster.all(base + kind.list, {kind.owner: path.rpartition("/")[2]})
     return cluster.all(base + kind.below(path), below=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from cloudfsck.config import Nsx
 from cloudfsck.model import Trouble
@@ -89,7 +91,7 @@ class Answer:
 class Cluster:
     """The managers of one NSX.  Several threads may ask it at once.
 
-    Each manager has sessions of its own; we stay with one as long as it answers.
+    Each manager has sessions of its own; we stay with one as long as it answers.  What is open is closed with this.
     """
 
     settings: Nsx
@@ -102,17 +104,13 @@ class Cluster:
     _client: httpx.Client | None = field(default=None, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
 
-    def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
         """What is there, asked of one manager after another.  Raises Unheard if none of them tells."""
         return self._patiently("GET", path, query, None)
 
-    def send(self, method: str, path: str, body: Json | None = None) -> Answer:
+    def send(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None) -> Answer:
         """Change something; sent again only where it was refused for haste, or did not leave us.  Raises Unheard."""
-        return self._patiently(method, path, None, body)
+        return self._patiently(method, path, query, body)
 
     def one(self, path: str) -> Json | None:
         """An object; None if there is none.  Raises Unreadable."""
@@ -262,7 +260,8 @@ class Cluster:
         if method != "GET":
             headers["X-Allow-Overwrite"] = "true"  # what Neutron's plugin made under its certificate is its own
         with _hearing(url):
-            response = self._http().request(method, url + path, params=query, json=body, headers=headers)
+            at = url + quote(path)
+            response = self._http().request(method, at, params=query, json=body, headers=headers)
         if 300 <= response.status_code < 400:
             raise Unheard(f"{url} sends us elsewhere (HTTP {response.status_code})", sent=True)
         return Answer(response.status_code, _body(response, None if response.status_code == 200 else {}))
@@ -294,6 +293,7 @@ class Cluster:
                 self._client = httpx.Client(verify=trust, timeout=timeout, trust_env=False, follow_redirects=False)
                 # Managers on one address would get each other's cookies; ours are headers of each request.
                 self._client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+                weakref.finalize(self, self._client.close)
             return self._client
 
 
