@@ -701,6 +701,11 @@ def doctor(context: typer.Context, format: FormatOption = Format.text) -> int:
         " FROM ledger WHERE table_name = 'ovn_switches' AND whole"
     ):
         note("OVN", "northbound", None, f"answers; it has {row['switches']} switches and {row['ports']} ports")
+    for row in taken.rows(
+        "SELECT count(*) FILTER (kind = 'segment') AS segments, count(*) FILTER (kind = 'port') AS ports"
+        " FROM nsx_objects HAVING EXISTS (SELECT 1 FROM ledger WHERE table_name = 'nsx_objects' AND whole)"
+    ):
+        note("NSX", "managers", None, f"answers; it has {row['segments']} segments and {row['ports']} ports")
     for name, one in session.active.items():
         lost = sorted({gap.part or gap.table for gap in gaps.values() if gap.table in taken.tables_read(one.query)})
         note("check", name, f"cannot judge {', '.join(lost)}" if lost else None, "can judge everything")

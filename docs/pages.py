@@ -222,8 +222,10 @@ _PER = {
     "cell": "each cell",
     "cinder": "Cinder's database",
     "neutron": "Neutron's database",
+    "neutron_nsx": "Neutron's database, where it has a plugin for NSX",
     "keystone": "Keystone's database",
     "ovn": "OVN's northbound database",
+    "nsx": "NSX",
     "host": "each host",
     "backend": "each storage backend",
 }
@@ -389,7 +391,8 @@ _NEVER = (
     ("Fibre Channel", "What the kernel shows of it is read; in the tests that is folders. No HBA was ever asked."),
     ("NVMe-oF", "What a real kernel shows of its own loop target is read. No array, and no act on one."),
     ("RabbitMQ 4", "Not read at all yet, nor is any other release of it."),
-    ("NSX", "Not read at all yet. It cannot be had: for tests there is a simulator, which its real client drives."),
+    ("NSX", "It cannot be had: a simulator stands for it, which its real client (vmware-nsxlib) drives as well. Load"
+     " balancers, VPN, NSX-V and NSX-MH are not read."),
     ("Other services", "Of Placement and Designate only the schema's revision is read, of Keystone its projects; of all"
      " others but Nova, Cinder and Neutron nothing."),
     ("virsh in a container", "The command lines for docker and podman, and the paths of Kolla's volumes, are tested on"

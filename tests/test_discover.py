@@ -537,7 +537,7 @@ def test_init_writes_the_configuration_and_the_grants(tmp_path: Path, capsys: py
         assert f"WHERE table_schema = '{service}' AND table_name = 'alembic_version'" in mine
         assert "AND column_name IN ('version_num')" in mine
         # Of Cinder's and Keystone's databases more is read.
-        assert mine.count("PREPARE") == {"cinder": 5, "keystone": 2}.get(service, 1)
+        assert mine.count("PREPARE") == {"cinder": 5, "keystone": 4}.get(service, 1)
     assert '\\connect "neutron"' in blocks["neutron at pg.example:5432"]
     assert "('alembic_version', ARRAY['version_num'])" in blocks["neutron at pg.example:5432"]
     assert "('ports', ARRAY['id', 'project_id', " in blocks["neutron at pg.example:5432"]
@@ -655,3 +655,16 @@ def test_where_ovn_is_neutron_says(tmp_path: Path) -> None:
     assert found is not None
     assert found.northbound == ["ssl:10.0.0.1:6641", "ssl:[fd00::2]:6641"]
     assert "[ovn]" not in written(lay(tmp_path / "without", ALL))
+
+
+@pytest.mark.parametrize(("section", "api"), [("nsx_p", "policy"), ("nsx_v3", "manager")])
+def test_where_nsx_is_neutron_says_and_who_reads_it_is_asked(tmp_path: Path, section: str, api: str) -> None:
+    more = f"[{section}]\nnsx_api_managers = 10.0.0.11, https://nsx2.example\nnsx_api_password = hunter2\n"
+    text = written(lay(tmp_path, {**ALL, "etc/neutron/neutron.conf": NEUTRON + more}))
+    assert "hunter2" not in text
+    assert config.parse(tmp_path / "x.toml", text).nsx is None
+    lines = text[text.index("# [nsx]") :].splitlines()[:5]
+    meant = "\n".join(line.removeprefix("# ") for line in lines)
+    found = config.parse(tmp_path / "x.toml", text + "\n" + meant).nsx
+    assert found is not None
+    assert (found.managers, found.api) == (["https://10.0.0.11", "https://nsx2.example"], api)

@@ -40,7 +40,7 @@ CHECK = Check(
         SELECT l.path AS key, NULL AS server, l.api, l.path, l.kind, l.name, l.neutron, l.project, l.plugin, l.revision,
                l.created, l.changed,
                l.attachment, i.machine, coalesce(g.on_hosts, []) AS guests_on,
-               [l.path, l.parent, l.neutron, '/fabric/vifs/' || l.attachment] AS also, NULL AS hosts, [] AS cells,
+               [l.path, l.neutron, '/fabric/vifs/' || l.attachment] AS also, NULL AS hosts, [] AS cells,
                NULL AS since, 'neutron:neutron' AS clock, CASE WHEN g.on_hosts IS NOT NULL THEN 'a guest has the port, on ' || array_to_string(g.on_hosts, ', ')
                     WHEN i.attachment IS NOT NULL THEN 'a virtual machine has it: ' || coalesce(i.machine, '')
                     ELSE l.doubt END AS by_hand,

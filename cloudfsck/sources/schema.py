@@ -21,7 +21,10 @@ _VERSION = tables.Table(
 
 def columns(database: Database) -> Mapping[str, Sequence[str]]:
     """The columns that are read of a service's database, by the table's name in it."""
-    return service.columns([_VERSION, *service.tables_read_from(database)])
+    wanted = [_VERSION, *service.tables_read_from(database)]
+    if database.name == tables.NEUTRON:  # where its plugin for NSX has made them
+        wanted += service.tables_of("neutron_nsx")
+    return service.columns(wanted)
 
 
 def databases(config: Config, login: Login) -> list[Database]:
