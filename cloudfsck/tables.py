@@ -983,6 +983,8 @@ TABLES: tuple[Table, ...] = (
         switch        VARCHAR  The name of its switch.
         type          VARCHAR  Empty for a server's; router, localnet, localport, …
         up            BOOLEAN  Whether a host has it.
+        parent        VARCHAR  Of a trunk's subport the name of the parent's port, whose host it comes by.
+        tag           BIGINT   The VLAN that is its own there.
         port          VARCHAR  The port, where Neutron has marked it; NULL: it is not Neutron's.
         device_owner  VARCHAR  As in neutron_ports.
         device_id     VARCHAR  As in neutron_ports.

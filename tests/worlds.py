@@ -144,8 +144,9 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
             return None
         if column == "cell_id" or (table, column) == ("nova_cell_mappings", "id"):
             return str(100 * number + int(word))
-        if word.startswith("target:"):
-            return "target:" + str(rename(table, column, word.removeprefix("target:")))
+        for what in ("target:", "ovnmeta-"):  # a volume's, a network's
+            if word.startswith(what):
+                return what + str(rename(table, column, word.removeprefix(what)))
         if column in ("host", "cinder") and "@" in word:
             host, _, backend = word.partition("@")
             return f"{_prefix(number)}{host}@{_prefix(number)}{backend}"
