@@ -131,6 +131,10 @@ def _prefix(number: int) -> str:
     return f"w{number:03}-"
 
 
+#: What may stand before the name of a volume, or of a network or segment.
+_BEFORE_NAMES = ("target:", "ovnmeta-")
+
+
 def _renamed(world: scenario.World, number: int) -> scenario.World:
     names = {
         word for table, many in world.rows.items() for row in many for column, word in row.items()
@@ -139,12 +143,14 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
              or (column == "project_id" and tables.BY_NAME[table].per == "neutron"))
     }  # fmt: skip
 
+    names |= {word.removeprefix(what) for word in names for what in _BEFORE_NAMES if word.startswith(what)}
+
     def rename(table: str, column: str, word: str | None) -> str | None:
         if word is None:
             return None
         if column == "cell_id" or (table, column) == ("nova_cell_mappings", "id"):
             return str(100 * number + int(word))
-        for what in ("target:", "ovnmeta-"):  # a volume's, a network's
+        for what in _BEFORE_NAMES:
             if word.startswith(what):
                 return what + str(rename(table, column, word.removeprefix(what)))
         if column in ("host", "cinder") and "@" in word:
