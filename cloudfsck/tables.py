@@ -622,15 +622,14 @@ TABLES: tuple[Table, ...] = (
     _table(
         "nova_instance_info_caches",
         "cell",
-        "What Nova last knew of the ports of servers that it has deleted.  Those of live ones are not read.",
+        "What Nova last knew of the ports of each server; of one that it has deleted, too, until it is archived.",
         """
         id             BIGINT   The row's number.
         instance_uuid  VARCHAR  The server.
-        deleted        BIGINT   The row's id: it is deleted.
+        deleted        BIGINT   0 while the row lives.
         """,
         key="instance_uuid",
         origin="instance_info_caches",
-        where="deleted <> 0",
         apart="network_info",
     ),
     _table(
