@@ -626,15 +626,14 @@ TABLES: tuple[Table, ...] = (
     _table(
         "nova_instance_info_caches",
         "cell",
-        "What Nova last knew of the ports of servers that it has deleted.  Those of live ones are not read.",
+        "What Nova last knew of the ports of each server; of one that it has deleted, too, until it is archived.",
         """
         id             BIGINT   The row's number.
         instance_uuid  VARCHAR  The server.
-        deleted        BIGINT   The row's id: it is deleted.
+        deleted        BIGINT   0 while the row lives.
         """,
         key="instance_uuid",
         origin="instance_info_caches",
-        where="deleted <> 0",
         apart="network_info",
     ),
     _table(
@@ -1069,6 +1068,8 @@ TABLES: tuple[Table, ...] = (
         switch        VARCHAR  The name of its switch.
         type          VARCHAR  Empty for a server's; router, localnet, localport, …
         up            BOOLEAN  Whether a host has it.
+        parent        VARCHAR  Of a trunk's subport the name of the parent's port, whose host it comes by.
+        tag           BIGINT   The VLAN that is its own there.
         port          VARCHAR  The port, where Neutron has marked it; NULL: it is not Neutron's.
         device_owner  VARCHAR  As in neutron_ports.
         device_id     VARCHAR  As in neutron_ports.

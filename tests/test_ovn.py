@@ -76,6 +76,11 @@ def test_what_is_neutrons_is_told_from_what_is_not(northbound: bed.Northbound) -
         (PORTS[2], PORTS[2], SWITCH, True, 4), ("provnet-1", None, "somebody-elses", False, None),
     ]  # fmt: skip
     assert found["ovn_switch_ports"][0]["device_owner"] == "compute:nova"
+    assert {(row["parent"], row["tag"]) for row in found["ovn_switch_ports"]} == {(None, None)}
+    change(northbound, parent_name=PORTS[1], tag=7)
+    assert [(row["parent"], row["tag"]) for row in read(northbound)["ovn_switch_ports"]] == [
+        (PORTS[1], 7), (None, None), (None, None), (None, None)
+    ]  # fmt: skip
     assert (found["ovn_routers"], found["ovn_router_ports"], found["ovn_port_groups"]) == ([], [], [])
 
 

@@ -147,6 +147,9 @@ _NAMING: dict[tables.Per, tuple[str, ...]] = {
 }
 _ID = re.compile(r"[a-z]{1,3}-\d+.*")
 
+#: What may stand before the name of a volume, or of a network or segment.
+_BEFORE_NAMES = ("target:", "ovnmeta-")
+
 
 def _renamed(world: scenario.World, number: int) -> scenario.World:
     names = {
@@ -156,14 +159,16 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
              or column in _NAMING.get(tables.BY_NAME[table].per, ()))
     }  # fmt: skip
     names |= {part for word in names if word.startswith("/") for part in word.split("/") if _ID.fullmatch(part)}
+    names |= {word.removeprefix(what) for word in names for what in _BEFORE_NAMES if word.startswith(what)}
 
     def rename(table: str, column: str, word: str | None) -> str | None:
         if word is None:
             return None
         if column == "cell_id" or (table, column) == ("nova_cell_mappings", "id"):
             return str(100 * number + int(word))
-        if word.startswith("target:"):
-            return "target:" + str(rename(table, column, word.removeprefix("target:")))
+        for what in _BEFORE_NAMES:
+            if word.startswith(what):
+                return what + str(rename(table, column, word.removeprefix(what)))
         if column in ("host", "cinder") and "@" in word:
             host, _, backend = word.partition("@")
             return f"{_prefix(number)}{host}@{_prefix(number)}{backend}"
