@@ -102,14 +102,15 @@ def is_plain(text: str) -> bool:
 
 def _kind(world: scenario.World) -> object:
     """What worlds must have in common to be one cloud: Nova's settings, Keystone's catalog and projects, whether they
-    have an NSX, what is lost that they all share, and whether all hosts and cells were heard that there are: where one
-    was not, nothing is proven that rests on all."""
+    have an NSX and ML2, what is lost that they all share, and whether all hosts and cells were heard that there are:
+    where one was not, nothing is proven that rests on all."""
     shared = frozenset((table, part) for table, part in world.lost if tables.BY_NAME[table].part is None)
     of_all = ["settings", "keystone_services", "keystone_endpoints"]
     # Whose Keystone it is shows in its projects; those of NSX have no server, and one does not touch the other.
     of_all += [] if world.rows.get("nsx_objects") else ["keystone_projects"]
     settings = sorted(repr(row) for table in of_all for row in world.rows.get(table, ()))
-    settings += ["NSX"] if world.rows.get("nsx_objects") else []
+    if world.rows.get("nsx_objects"):
+        settings.append("NSX beside ML2" if world.rows.get("neutron_network_segments") else "NSX")
     there = {row.get("host") for row in world.rows.get("roster", ())} - world.parts["host"]
     there |= {row.get("cell") for row in world.rows["nova_cell_mappings"]} - world.parts["cell"]
     heard = not world.lost and not there

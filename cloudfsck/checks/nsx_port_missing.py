@@ -9,7 +9,8 @@ What the repair does
     There is none: only Neutron's plugin knows how to make it.  Detach the port from the server and attach it, or
     another, again: that makes it anew.
 When not to repair
-    While NSX is being restored from a backup.  While its server is being built, moved or deleted.
+    While NSX is being restored from a backup.  Where Neutron works with ML2, which alone has segments, nothing of it is
+    looked for in NSX.  While its server is being built, moved or deleted.
 """
 
 from collections.abc import Iterable
@@ -41,6 +42,7 @@ CHECK = Check(
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = p.server)
            AND EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = p.network)
            AND NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = p.port)
+           AND NOT EXISTS (SELECT 1 FROM neutron_network_segments)
     """,
     commands=_commands,
     scenarios=(
@@ -70,6 +72,24 @@ CHECK = Check(
                          /infra/segments/n-1/ports/p-9  /infra/segments/n-1  port     p-9  port     p-9      t-1      17      0
             """,
             finds=("p-1", "p-2")),
+        Scenario(
+            "Neutron works with ML2", """
+            hosts cell1      c1
+            nova_instances   cell   uuid  host  deleted
+                             cell1  s-1   c1    0
+            nova_instance_mappings  instance_uuid  cell_id
+                                    s-1            cell1
+            neutron_networks  id   name  revision_number  created_at  updated_at
+                              n-9  net0  2                -9d         -9d
+            neutron_ports    id   device_owner  device_id  status  network_id  mac_address  revision_number  created_at  updated_at
+                             p-1  compute:nova  s-1        ACTIVE  n-9         fa:01        4                -9d         -9d
+            neutron_port_bindings  port_id  host  status  vif_type
+                                   p-1      c1    ACTIVE  ovs
+            neutron_network_segments  id   network_id
+                                      z-1  n-8
+            nsx_objects  path                 kind     id   thing    neutron  project  plugin  revision
+                         /infra/segments/n-9  segment  n-9  network  n-9      t-1      17      0
+            """),
         Scenario(
             "in one of them; not bound, or in vain; of a server under way, of a router; its network is not there either", """
             hosts cell1      c1

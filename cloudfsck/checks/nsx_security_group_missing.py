@@ -9,7 +9,8 @@ What the repair does
     There is none: only Neutron's plugin knows how to make it.  A group without ports is best deleted and made again;
     otherwise NSX's own backup has it.
 When not to repair
-    While NSX is being restored from a backup.
+    While NSX is being restored from a backup.  Where Neutron works with ML2, which alone has segments, nothing of it is
+    looked for in NSX.
 """
 
 from collections.abc import Iterable
@@ -37,6 +38,7 @@ CHECK = Check(
           JOIN (SELECT neutron, list(path ORDER BY path) AS paths
                   FROM nsx_places GROUP BY neutron) w ON w.neutron = g.id
          WHERE NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = g.id)
+           AND NOT EXISTS (SELECT 1 FROM neutron_network_segments)
     """,
     commands=_commands,
     scenarios=(
@@ -45,8 +47,20 @@ CHECK = Check(
             hosts cell1      c1
             neutron_security_groups  id   name  revision_number  created_at  updated_at
                                      g-1  one   2                -9d         -9d
+            nsx_objects  path                 kind     id   thing    neutron  project  plugin  revision
+                         /infra/segments/n-9  segment  n-9  network  n-9      t-1      17      0
             """,
             finds=("g-1",)),
+        Scenario(
+            "Neutron works with ML2", """
+            hosts cell1      c1
+            neutron_security_groups  id   name  revision_number  created_at  updated_at
+                                     g-1  one   2                -9d         -9d
+            neutron_network_segments  id   network_id
+                                      z-1  n-8
+            nsx_objects  path                 kind     id   thing    neutron  project  plugin  revision
+                         /infra/segments/n-9  segment  n-9  network  n-9      t-1      17      0
+            """),
         Scenario(
             "in one of them", """
             hosts cell1      c1

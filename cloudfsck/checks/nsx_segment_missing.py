@@ -9,8 +9,8 @@ What the repair does
     There is none: only Neutron's plugin knows how to make it.  A network without servers is best deleted and made
     again; otherwise NSX's own backup has it.
 When not to repair
-    While NSX is being restored from a backup.  A network that lies on a segment that was there before it is not looked
-    at.
+    While NSX is being restored from a backup.  Where Neutron works with ML2, which alone has segments, nothing of it is
+    looked for in NSX.  A network that lies on a segment that was there before it is not looked at.
 """
 
 from collections.abc import Iterable
@@ -38,6 +38,7 @@ CHECK = Check(
           JOIN (SELECT neutron, list(path ORDER BY path) AS paths
                   FROM nsx_places GROUP BY neutron) w ON w.neutron = n.id
          WHERE NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = n.id)
+           AND NOT EXISTS (SELECT 1 FROM neutron_network_segments)
            AND NOT EXISTS (SELECT 1 FROM neutron_external_networks e WHERE e.network_id = n.id)
            AND NOT EXISTS (SELECT 1 FROM neutron_nsx_networks b
                             WHERE b.network_id = n.id AND b.binding_type NOT IN ('geneve', 'vlan'))
@@ -54,8 +55,20 @@ CHECK = Check(
                                   n-2         vlan          z-1
             neutron_nsx_network_mappings  neutron_id  nsx_id
                                           n-2         x-2
+            nsx_objects  path                 kind     id   thing    neutron  project  plugin  revision
+                         /infra/segments/n-9  segment  n-9  network  n-9      t-1      17      0
             """,
             finds=("n-1", "n-2")),
+        Scenario(
+            "Neutron works with ML2", """
+            hosts cell1      c1
+            neutron_networks  id   name  revision_number  created_at  updated_at
+                              n-1  net0  2                -9d         -9d
+            neutron_network_segments  id   network_id
+                                      z-1  n-8
+            nsx_objects  path                 kind     id   thing    neutron  project  plugin  revision
+                         /infra/segments/n-9  segment  n-9  network  n-9      t-1      17      0
+            """),
         Scenario(
             "in one of them; it leads out; it is on a segment that was there before", """
             hosts cell1      c1
