@@ -872,6 +872,20 @@ TABLES: tuple[Table, ...] = (
         joined="standardattributes",
     ),
     _table(
+        "neutron_security_groups",
+        "neutron",
+        "Security groups.",
+        f"""
+        id          VARCHAR    The security group.
+        project_id  VARCHAR    Its owner.
+        name        VARCHAR    The name that the owner gave it.
+        {_STANDARD}
+        """,
+        key="id",
+        origin="securitygroups",
+        joined="standardattributes",
+    ),
+    _table(
         "neutron_trunks",
         "neutron",
         "Trunks.",
@@ -982,8 +996,10 @@ TABLES: tuple[Table, ...] = (
         revision  BIGINT   The revision of the port that Neutron has put there.
         router    VARCHAR  The name of its router.
         port      VARCHAR  The port in its name, where Neutron has marked it; NULL: it is not Neutron's.
+        network   VARCHAR  The network of the port, where Neutron has marked it.
+        gateway   BOOLEAN  Whether it leads to an external network, by Neutron's mark.
         """,
-        key="uuid name router port",
+        key="uuid name router port network",
         few=True,
     ),
     _table(

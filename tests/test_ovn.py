@@ -23,6 +23,12 @@ pytestmark = pytest.mark.real
 NET = "aaaaaaaa-0000-4000-8000-000000000001"
 PORTS = [f"11111111-0000-4000-8000-{number:012d}" for number in range(3)]
 SWITCH = f"neutron-{NET}"
+ROUTER = "bbbbbbbb-0000-4000-8000-000000000001"
+GROUP = "33333333-0000-4000-8000-000000000000"
+
+
+#: What else there is in the database hangs on one of these.
+ROOTS = ("Logical_Switch", "Logical_Router", "Port_Group")
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bed.Northbound]
 @pytest.fixture
 def northbound(server: bed.Northbound) -> bed.Northbound:
     """One with a network of three ports, the first of which is down; beside them what is not Neutron's."""
-    server.transact(*({"op": "delete", "table": name, "where": []} for name in ("Logical_Switch", "Logical_Router")))
+    server.transact(*({"op": "delete", "table": name, "where": []} for name in ROOTS))
     server.fill(SWITCH, 3)
     server.fill_few("somebody-elses", ["provnet-1"])
     change(server, up=False)
@@ -77,6 +83,33 @@ def test_what_is_neutrons_is_told_from_what_is_not(northbound: bed.Northbound) -
     ]  # fmt: skip
     assert found["ovn_switch_ports"][0]["device_owner"] == "compute:nova"
     assert (found["ovn_routers"], found["ovn_router_ports"], found["ovn_port_groups"]) == ([], [], [])
+
+
+def test_routers_and_groups_are_told_by_their_marks(northbound: bed.Northbound) -> None:
+    northbound.fill_router(ROUTER, PORTS[1:], NET)
+    northbound.fill_group(GROUP)
+    gateway = [["name", "==", f"lrp-{PORTS[2]}"]]
+    to = [
+        "map",
+        [["neutron:is_ext_gw", "True"], ["neutron:router_name", f"neutron-{ROUTER}"], ["neutron:network_name", "x"]],
+    ]
+    northbound.transact(
+        {"op": "update", "table": "Logical_Router_Port", "where": gateway, "row": {"external_ids": to}},
+        {"op": "insert", "table": "Logical_Router", "row": {"name": "kube"}},
+        {"op": "insert", "table": "Port_Group", "row": {"name": "neutron_pg_drop"}},
+    )
+    found = read(northbound)
+    assert [(row["name"], row["router"], row["ports"], row["revision"]) for row in found["ovn_routers"]] == [
+        ("kube", None, 0, None), (f"neutron-{ROUTER}", ROUTER, 2, 3)
+    ]  # fmt: skip
+    columns = ("name", "router", "port", "network", "gateway", "revision")
+    assert [tuple(row[name] for name in columns) for row in found["ovn_router_ports"]] == [
+        (f"lrp-{PORTS[1]}", f"neutron-{ROUTER}", PORTS[1], NET, False, 3),
+        (f"lrp-{PORTS[2]}", f"neutron-{ROUTER}", PORTS[2], None, True, None),
+    ]  # fmt: skip
+    assert [(row["name"], row["security_group"], row["ports"]) for row in found["ovn_port_groups"]] == [
+        ("neutron_pg_drop", None, 0), (f"pg_{GROUP.replace('-', '_')}", GROUP, 0)
+    ]  # fmt: skip
 
 
 def test_a_port_is_deleted_and_comes_back_as_it_was(northbound: bed.Northbound) -> None:

@@ -99,6 +99,8 @@ def _made(found: Mapping[str, tuple[Row, ...]]) -> dict[str, list[dict[str, Any]
                 **_row(one),
                 "router": router_of.get(one["_uuid"]),
                 "port": _named(one, "lrp-", "neutron:router_name"),
+                "network": _network(one),
+                "gateway": one["external_ids"].get("neutron:is_ext_gw") == "True",
             }
             for one in found["Logical_Router_Port"]
         ],
@@ -126,6 +128,12 @@ def _named(one: Row, prefix: str, mark: str) -> str | None:
     """What of Neutron's a row is of, by its name, where Neutron has marked it."""
     name: str = one["name"]
     return name.removeprefix(prefix) if mark in one["external_ids"] and name.startswith(prefix) else None
+
+
+def _network(one: Row) -> str | None:
+    """The network of a router's port: what Neutron calls its name there is that of its switch."""
+    switch = one["external_ids"].get("neutron:network_name")
+    return switch.removeprefix("neutron-") if switch and switch.startswith("neutron-") else None
 
 
 def _schema(table: tables.Table) -> pa.Schema:
