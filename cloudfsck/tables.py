@@ -965,6 +965,7 @@ TABLES: tuple[Table, ...] = (
         switch        VARCHAR  The name of its switch.
         type          VARCHAR  Empty for a server's; router, localnet, localport, …
         up            BOOLEAN  Whether a host has it.
+        enabled       BOOLEAN  Whether it is to work: Neutron's admin_state_up.
         port          VARCHAR  The port, where Neutron has marked it; NULL: it is not Neutron's.
         device_owner  VARCHAR  As in neutron_ports.
         device_id     VARCHAR  As in neutron_ports.

@@ -72,14 +72,15 @@ def act(server: bed.Northbound) -> Delete:
 
 
 def test_what_is_neutrons_is_told_from_what_is_not(northbound: bed.Northbound) -> None:
+    change(northbound, enabled=False)
     found = read(northbound)
     assert [(row["name"], row["network"], row["ports"]) for row in found["ovn_switches"]] == [
         (SWITCH, NET, 3), ("somebody-elses", None, 1)
     ]  # fmt: skip
-    columns = ("name", "port", "switch", "up", "revision")
+    columns = ("name", "port", "switch", "up", "enabled", "revision")
     assert [tuple(row[name] for name in columns) for row in found["ovn_switch_ports"]] == [
-        (PORTS[0], PORTS[0], SWITCH, False, 4), (PORTS[1], PORTS[1], SWITCH, True, 4),
-        (PORTS[2], PORTS[2], SWITCH, True, 4), ("provnet-1", None, "somebody-elses", False, None),
+        (PORTS[0], PORTS[0], SWITCH, False, False, 4), (PORTS[1], PORTS[1], SWITCH, True, True, 4),
+        (PORTS[2], PORTS[2], SWITCH, True, True, 4), ("provnet-1", None, "somebody-elses", False, True, None),
     ]  # fmt: skip
     assert found["ovn_switch_ports"][0]["device_owner"] == "compute:nova"
     assert (found["ovn_routers"], found["ovn_router_ports"], found["ovn_port_groups"]) == ([], [], [])

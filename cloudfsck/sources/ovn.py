@@ -21,7 +21,10 @@ NORTHBOUND = "OVN_Northbound"
 
 _QUERIES = (
     Query("Logical_Switch", {"name": "atom", "ports": "set", "external_ids": "map"}),
-    Query("Logical_Switch_Port", {"name": "atom", "type": "atom", "up": "set", "external_ids": "map"}),
+    Query(
+        "Logical_Switch_Port",
+        {"name": "atom", "type": "atom", "up": "set", "enabled": "set", "external_ids": "map"},
+    ),
     Query("Logical_Router", {"name": "atom", "ports": "set", "external_ids": "map"}),
     Query("Logical_Router_Port", {"name": "atom", "external_ids": "map"}),
     Query("Port_Group", {"name": "atom", "ports": "set", "external_ids": "map"}),
@@ -80,6 +83,8 @@ def _made(found: Mapping[str, tuple[Row, ...]]) -> dict[str, list[dict[str, Any]
                 "switch": switch_of.get(one["_uuid"]),
                 "type": one["type"],
                 "up": bool(one["up"] and one["up"][0]),
+                # One that does not say is enabled (neutron/common/ovn/utils.py: is_lsp_enabled).
+                "enabled": bool(not one["enabled"] or one["enabled"][0]),
                 "port": _named(one, "", "neutron:port_name"),
                 "device_owner": one["external_ids"].get("neutron:device_owner"),
                 "device_id": one["external_ids"].get("neutron:device_id"),
