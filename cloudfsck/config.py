@@ -131,6 +131,13 @@ class Ovn(_Section):
     timeout: Duration = Field(default=dt.timedelta(seconds=60), gt=dt.timedelta())
 
 
+class OvnRead(Ovn):
+    """`alone` says that nothing but this Neutron writes what bears Neutron's marks there: that no other uses this OVN.
+    Nothing in OVN tells it."""
+
+    alone: bool = False
+
+
 class Write(_Section):
     """`database` is the account for what has no API; it is one for all databases, as that of [read.database] is."""
 
@@ -271,7 +278,7 @@ class Config(_Section):
     nova: Nova
     cinder: Service | None = None
     neutron: Service | None = None
-    ovn: Ovn | None = None
+    ovn: OvnRead | None = None
     placement: Service | None = None
     designate: Service | None = None
     backend: dict[str, Backend] = {}

@@ -225,7 +225,8 @@ TABLES: tuple[Table, ...] = (
         "settings",
         "cloud",
         """What Nova's own configuration says and no database holds, as [nova] of our configuration gives it:
-        service_down_time, long_rpc_timeout, maximum_instance_delete_attempts and reclaim_instance_interval.""",
+        service_down_time, long_rpc_timeout, maximum_instance_delete_attempts and reclaim_instance_interval.  And
+        ovn_alone, 0 or 1: whether this Neutron uses its OVN alone, as alone in [ovn] says.""",
         """
         name   VARCHAR  The option.
         value  BIGINT   Its value; times in seconds.  NULL: not known.

@@ -22,6 +22,11 @@ SELECT to_seconds(coalesce(max(value) FILTER (name = 'service_down_time'), 60)) 
        to_seconds(max(value) FILTER (name = 'reclaim_instance_interval')) AS reclaim_interval
   FROM settings;
 
+-- Whether what bears Neutron's marks in OVN is this Neutron's, as the configuration says; nothing in OVN tells.
+CREATE VIEW ovn_settings AS
+SELECT coalesce(max(value) FILTER (name = 'ovn_alone'), 0) > 0 AS alone
+  FROM settings;
+
 -- Rows of servers that live; a soft-deleted server lives, and so does the hidden copy of a cross-cell resize.
 CREATE VIEW live_servers AS
 SELECT i.uuid AS server, i.cell, i.host, i.vm_state, i.task_state, i.hidden, i.display_name AS name,

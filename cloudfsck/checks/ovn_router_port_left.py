@@ -9,16 +9,25 @@ How it comes about
     delete_router_port): if the northbound database is away just then, nothing looks at the port again.  Or one of the
     two databases was restored from a backup.
 What the repair does
-    There is none yet.
+    It deletes the one row, in one transaction that demands that the whole row is as it was read: if anything of it has
+    changed, nothing is written.  `undo` puts the same row back.
 When not to repair
     After Neutron's database was restored: every port made since the backup looks like this, and is needed.  Where another
-    Neutron uses the same OVN: its networks are not this one's, and only a person decides.  A gateway's port: what the
+    Neutron uses the same OVN: its networks are not this one's, and only a person decides, unless [ovn] of the
+    configuration says that this one uses OVN alone.  A gateway's port: what the
     router translates hangs on it.
 """
 
 from collections.abc import Iterable
 
+from cloudfsck.acts import ovn_port
 from cloudfsck.model import Check, Row, Scenario
+
+
+def _repair(row: Row) -> Iterable[ovn_port.Delete]:
+    yield ovn_port.Delete(
+        "", "Logical_Router_Port", row["port"], row["name"], row["ovn_row"], row["ovn_router"], row["revision"]
+    )  # fmt: skip
 
 
 def _commands(row: Row) -> Iterable[str]:
@@ -27,7 +36,8 @@ def _commands(row: Row) -> Iterable[str]:
         f"where OVN's northbound database is: ovn-nbctl list Logical_Router_Port {row['name']};"
         f" ovn-nbctl show {row['ovn_router']}"
     )
-    yield f"where OVN's northbound database is, if it is this cloud's: ovn-nbctl lrp-del {row['name']}"
+    for act in _repair(row):
+        yield f"where OVN's northbound database is, if it is this cloud's: {act.command}"
 
 
 CHECK = Check(
@@ -37,17 +47,20 @@ CHECK = Check(
         SELECT o.name AS key, NULL AS server, o.name, o.port, o.uuid AS ovn_row, o.router AS ovn_router, o.network, o.gateway,
                o.revision, n.name AS network_name, n.project_id AS project, [o.port, o.network] AS also,
                [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock,
-               CASE WHEN n.id IS NULL THEN 'its network is none of this Neutron''s'
+               CASE WHEN n.id IS NULL AND NOT a.alone THEN 'its network is none of this Neutron''s'
                     WHEN o.gateway THEN 'it is a gateway' END AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM ovn_router_ports o
+         CROSS JOIN ovn_settings a
           LEFT JOIN neutron_networks n ON n.id = o.network
          WHERE o.port IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM neutron_ports p WHERE p.id = o.port)
            AND NOT EXISTS (SELECT 1 FROM neutron_ovn_revisions r
                             WHERE r.resource_uuid = o.port AND r.resource_type IN ('router_ports', 'ports'))
     """,
+    repair=_repair,
     commands=_commands,
+    risk="ask",
     scenarios=(
         Scenario(
             "of a network that is here; of another Neutron's; a gateway", """
@@ -66,7 +79,20 @@ CHECK = Check(
                               u-13  lrp-o-3  3         neutron-r-1  o-3   n-1      true
                               u-14  lrp-o-4  3         neutron-r-1  o-4   -        false
             """,
-            finds=("lrp-o-1", "lrp-o-2", "lrp-o-3", "lrp-o-4")),
+            finds=("lrp-o-1", "lrp-o-2", "lrp-o-3", "lrp-o-4"),
+            plans="delete port lrp-o-1 from router neutron-r-1 of OVN"),
+        Scenario(
+            "of a network that is gone too, where no other Neutron uses OVN", """
+            hosts cell1       c1
+            settings          name       value
+                              ovn_alone  1
+            ovn_routers       uuid  name         router  ports  revision
+                              u-1   neutron-r-1  r-1     1      3
+            ovn_router_ports  uuid  name     revision  router       port  network  gateway
+                              u-11  lrp-o-1  3         neutron-r-1  o-1   n-1      false
+            """,
+            finds=("lrp-o-1",),
+            plans="delete port lrp-o-1 from router neutron-r-1 of OVN"),
         Scenario(
             "Neutron has it, or is about to delete it; it is not Neutron's", """
             hosts cell1       c1

@@ -368,6 +368,8 @@ class Sources:
                 "reclaim_instance_interval",
             )
         ]
+        if self.config.ovn is not None:
+            settings.append({"name": "ovn_alone", "value": int(self.config.ovn.alone)})
         yield Piece("settings", "", pa.Table.from_pylist(settings), None, None, now, now)
         held = [
             {"check_name": hold.check, "kind": hold.kind, "host": hold.host, "server": hold.server, "rung": hold.rung,
