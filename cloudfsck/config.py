@@ -217,6 +217,7 @@ class Place(_Section):
     instances_path: str | None = None
     nova_conf: list[str] | None = None
     virsh: list[str] | None = None
+    ovs_vsctl: list[str] | None = None
     python: str | None = None
     proc: str | None = None
     sys: str | None = None
@@ -229,7 +230,7 @@ class Hosts(_Section):
     """`address` is a template with {host} and {host_ip}.  `jump` names a jump host (user@host:port) for each cell.
 
     `inventory` lists hosts that may hold something though Nova does not know them; `gone` those that exist no more,
-    each with the reason why they need not be asked.
+    each with the reason why they need not be asked.  An empty `ovs_vsctl` says that they have no Open vSwitch.
     """
 
     address: str = "{host}"
@@ -238,6 +239,7 @@ class Hosts(_Section):
     instances_path: str | None = None
     nova_conf: list[str] | None = None
     virsh: list[str] | None = None
+    ovs_vsctl: list[str] | None = None
     python: str = "python3"
     proc: str = "/proc"
     sys: str = "/sys"

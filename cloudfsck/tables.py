@@ -1087,6 +1087,22 @@ TABLES: tuple[Table, ...] = (
         key="uuid port",
     ),
     _table(
+        "ovs_interfaces",
+        "host",
+        """The interfaces of Open vSwitch that bear a port, whether a domain of libvirt's has them or not; none where it
+        is not installed.""",
+        """
+        bridge    VARCHAR  The bridge that it is in.
+        name      VARCHAR  tap…, vhu…, …
+        iface_id  VARCHAR  The Neutron port (external_ids:iface-id).
+        mac       VARCHAR  The MAC address (attached-mac).
+        vm        VARCHAR  The server (vm-uuid).
+        ofport    BIGINT   Its OpenFlow port; -1: it has none; NULL: not yet.
+        error     VARCHAR  Why it does not work: its device is gone, say.
+        """,
+        key="iface_id vm",
+    ),
+    _table(
         "qemu_processes",
         "host",
         "Every QEMU process there, whether libvirt knows it or not.",

@@ -246,6 +246,7 @@ class Sources:
                 continue
             request = {
                 "virsh": place.virsh,
+                "ovs_vsctl": place.ovs_vsctl,
                 "nova_conf": place.nova_conf,
                 "instances_path": place.instances_path,
                 "proc": place.proc,
