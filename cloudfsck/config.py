@@ -146,6 +146,13 @@ class Ovn(_Section):
     timeout: Duration = Field(default=dt.timedelta(seconds=60), gt=dt.timedelta())
 
 
+class OvnRead(Ovn):
+    """`alone` says that nothing but this Neutron writes what bears Neutron's marks there: that no other uses this OVN.
+    Nothing in OVN tells it."""
+
+    alone: bool = False
+
+
 class Nsx(Login):
     """VMware NSX-T: `managers` are the URLs of all managers of its cluster, or of its virtual address.
 
@@ -252,6 +259,7 @@ class Place(_Section):
     instances_path: str | None = None
     nova_conf: list[str] | None = None
     virsh: list[str] | None = None
+    ovs_vsctl: list[str] | None = None
     python: str | None = None
     proc: str | None = None
     sys: str | None = None
@@ -264,7 +272,7 @@ class Hosts(_Section):
     """`address` is a template with {host} and {host_ip}.  `jump` names a jump host (user@host:port) for each cell.
 
     `inventory` lists hosts that may hold something though Nova does not know them; `gone` those that exist no more,
-    each with the reason why they need not be asked.
+    each with the reason why they need not be asked.  An empty `ovs_vsctl` says that they have no Open vSwitch.
     """
 
     address: str = "{host}"
@@ -273,6 +281,7 @@ class Hosts(_Section):
     instances_path: str | None = None
     nova_conf: list[str] | None = None
     virsh: list[str] | None = None
+    ovs_vsctl: list[str] | None = None
     python: str = "python3"
     proc: str = "/proc"
     sys: str = "/sys"
@@ -314,7 +323,7 @@ class Config(_Section):
     cinder: Service | None = None
     neutron: Service | None = None
     keystone: Service | None = None
-    ovn: Ovn | None = None
+    ovn: OvnRead | None = None
     nsx: Nsx | None = None
     placement: Service | None = None
     designate: Service | None = None

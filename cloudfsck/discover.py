@@ -465,6 +465,7 @@ def _ovn(found: Found) -> Iterator[str]:
     if "ssl:" in said.value:
         for key in ("private_key", "certificate", "ca"):
             yield _note(_line(key, f"/etc/cloudfsck/ovn-{key}.pem", "it asks for a certificate: which is ours?"))
+    yield _note(f"{'alone = true':<37} {_note('does no other Neutron use it?')}")
 
 
 def _nsx(found: Found) -> Iterator[str]:

@@ -232,7 +232,8 @@ TABLES: tuple[Table, ...] = (
         "settings",
         "cloud",
         """What Nova's own configuration says and no database holds, as [nova] of our configuration gives it:
-        service_down_time, long_rpc_timeout, maximum_instance_delete_attempts and reclaim_instance_interval.""",
+        service_down_time, long_rpc_timeout, maximum_instance_delete_attempts and reclaim_instance_interval.  And
+        ovn_alone, 0 or 1: whether this Neutron uses its OVN alone, as alone in [ovn] says.""",
         """
         name   VARCHAR  The option.
         value  BIGINT   Its value; times in seconds.  NULL: not known.
@@ -1068,6 +1069,7 @@ TABLES: tuple[Table, ...] = (
         switch        VARCHAR  The name of its switch.
         type          VARCHAR  Empty for a server's; router, localnet, localport, …
         up            BOOLEAN  Whether a host has it.
+        enabled       BOOLEAN  Whether it is to work: Neutron's admin_state_up.
         parent        VARCHAR  Of a trunk's subport the name of the parent's port, whose host it comes by.
         tag           BIGINT   The VLAN that is its own there.
         port          VARCHAR  The port, where Neutron has marked it; NULL: it is not Neutron's.
@@ -1101,8 +1103,10 @@ TABLES: tuple[Table, ...] = (
         revision  BIGINT   The revision of the port that Neutron has put there.
         router    VARCHAR  The name of its router.
         port      VARCHAR  The port in its name, where Neutron has marked it; NULL: it is not Neutron's.
+        network   VARCHAR  The network of the port, where Neutron has marked it.
+        gateway   BOOLEAN  Whether it leads to an external network, by Neutron's mark.
         """,
-        key="uuid name router port",
+        key="uuid name router port network",
         few=True,
     ),
     _table(
@@ -1220,6 +1224,22 @@ TABLES: tuple[Table, ...] = (
         port    VARCHAR  The Neutron port, from Nova's metadata.
         """,
         key="uuid port",
+    ),
+    _table(
+        "ovs_interfaces",
+        "host",
+        """The interfaces of Open vSwitch that bear a port, whether a domain of libvirt's has them or not; none where it
+        is not installed.""",
+        """
+        bridge    VARCHAR  The bridge that it is in.
+        name      VARCHAR  tap…, vhu…, …
+        iface_id  VARCHAR  The Neutron port (external_ids:iface-id).
+        mac       VARCHAR  The MAC address (attached-mac).
+        vm        VARCHAR  The server (vm-uuid).
+        ofport    BIGINT   Its OpenFlow port; -1: it has none; NULL: not yet.
+        error     VARCHAR  Why it does not work: its device is gone, say.
+        """,
+        key="iface_id vm",
     ),
     _table(
         "qemu_processes",

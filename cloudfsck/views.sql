@@ -22,6 +22,11 @@ SELECT to_seconds(coalesce(max(value) FILTER (name = 'service_down_time'), 60)) 
        to_seconds(max(value) FILTER (name = 'reclaim_instance_interval')) AS reclaim_interval
   FROM settings;
 
+-- Whether what bears Neutron's marks in OVN is this Neutron's, as the configuration says; nothing in OVN tells.
+CREATE VIEW ovn_settings AS
+SELECT coalesce(max(value) FILTER (name = 'ovn_alone'), 0) > 0 AS alone
+  FROM settings;
+
 -- Rows of servers that live; a soft-deleted server lives, and so does the hidden copy of a cross-cell resize.
 CREATE VIEW live_servers AS
 SELECT i.uuid AS server, i.cell, i.host, i.vm_state, i.task_state, i.hidden, i.display_name AS name,
@@ -458,12 +463,26 @@ SELECT p.port, p.server, p.project, p.name, p.network, p.mac, p.status, p.device
    AND NOT EXISTS (SELECT 1 FROM unfinished_deletions f WHERE f.server = p.server)
    AND NOT EXISTS (SELECT 1 FROM compute_services c WHERE c.host = g.host AND c.just_down);
 
+-- Hosts on which an interface bears a port: a guest's, or one of Open vSwitch, whoever it is for.  What a host left there
+-- when it fell has no device any more, and nobody uses that.
+CREATE VIEW port_interfaces AS
+SELECT i.port, i.host
+  FROM libvirt_interfaces i
+UNION ALL
+SELECT v.iface_id AS port, v.host
+  FROM ovs_interfaces v
+ WHERE coalesce(v.error, '') NOT LIKE '%No_such_device%';
+
 -- The guests that have an interface on a port; by its MAC address where Nova did not write the port down.
 CREATE VIEW port_guests AS
-SELECT p.id AS port, list(DISTINCT i.host ORDER BY i.host) AS on_hosts
-  FROM neutron_ports p
-  JOIN libvirt_interfaces i ON i.port = p.id OR (i.uuid = p.device_id AND lower(i.mac) = lower(p.mac_address))
- GROUP BY p.id;
+SELECT s.port, list(DISTINCT s.host ORDER BY s.host) AS on_hosts
+  FROM (SELECT i.port, i.host
+          FROM port_interfaces i
+         UNION ALL
+        SELECT p.id AS port, i.host
+          FROM neutron_ports p
+          JOIN libvirt_interfaces i ON i.uuid = p.device_id AND lower(i.mac) = lower(p.mac_address)) s
+ GROUP BY s.port;
 
 -- Why a port is its owner's for more than one server's sake: it is not deleted with the server.
 CREATE VIEW port_ties AS

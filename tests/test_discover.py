@@ -654,6 +654,11 @@ def test_where_ovn_is_neutron_says(tmp_path: Path) -> None:
     found = config.parse(tmp_path / "x.toml", text).ovn
     assert found is not None
     assert found.northbound == ["ssl:10.0.0.1:6641", "ssl:[fd00::2]:6641"]
+    assert not found.alone, "it is asked, and nobody has answered"
+    asked = text.replace("# alone = true", "alone = true")
+    told = config.parse(tmp_path / "x.toml", asked).ovn
+    assert told is not None
+    assert told.alone
     assert "[ovn]" not in written(lay(tmp_path / "without", ALL))
 
 

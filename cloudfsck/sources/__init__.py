@@ -253,6 +253,7 @@ class Sources:
                 continue
             request = {
                 "virsh": place.virsh,
+                "ovs_vsctl": place.ovs_vsctl,
                 "nova_conf": place.nova_conf,
                 "instances_path": place.instances_path,
                 "proc": place.proc,
@@ -379,6 +380,8 @@ class Sources:
                 "reclaim_instance_interval",
             )
         ]
+        if self.config.ovn is not None:
+            settings.append({"name": "ovn_alone", "value": int(self.config.ovn.alone)})
         yield Piece("settings", "", pa.Table.from_pylist(settings), None, None, now, now)
         held = [
             {"check_name": hold.check, "kind": hold.kind, "host": hold.host, "server": hold.server, "rung": hold.rung,
