@@ -321,10 +321,20 @@ _DECLARED = {
     "neutron_port_bindings": "port_id, host, status",
     "neutron_floating_ips": "id, fixed_port_id, fixed_ip_address",
     "ovn_switch_ports": "name, switch",
+    "ovn_router_ports": "name, router",
+    "ovn_switches": "name",
+    "ovn_routers": "name",
+    "ovn_port_groups": "name",
+    "nsx_objects": "path, parent, neutron",
 }
 
-#: Of what is read whole for its host, only what the act takes away: all else comes and goes with other volumes.
-_TAKEN = {"block_devices": "name || ' ' || coalesce(wwid, '')", "iscsi_sessions": "session || ' ' || target"}
+#: Of what is read whole for its host, or of OVN, only what the act takes away or puts back: all else comes and goes
+#: with other volumes, ports and networks.
+_TAKEN = {
+    "block_devices": "name || ' ' || coalesce(wwid, '')",
+    "iscsi_sessions": "session || ' ' || target",
+    **dict.fromkeys(("ovn_switch_ports", "ovn_router_ports", "ovn_switches", "ovn_routers", "ovn_port_groups"), "name"),
+}
 
 
 def _difference(act: Act, expected: Snapshot, found: Snapshot) -> str:

@@ -44,7 +44,7 @@ from cloudfsck import (
     scenario,
     screen,
 )
-from cloudfsck.acts import cinder, hypervisor, neutron, ovn
+from cloudfsck.acts import cinder, hypervisor, neutron, nsx, ovn
 from cloudfsck.acts import database as in_database
 from cloudfsck.config import NO_SERVICE, Config
 from cloudfsck.model import Act, Refused, Trouble
@@ -207,16 +207,18 @@ class Session:
         """What apply is handed; the writing key, the account and the APIs are opened here and nowhere else."""
         write = self.config.write
         by_ssh = self.config.hosts.transport == "ssh"
-        if by_ssh and not any((write.ssh, write.cinder, write.neutron, write.ovn, write.database)):
+        if by_ssh and not any((write.ssh, write.cinder, write.neutron, write.ovn, write.nsx, write.database)):
             raise Trouble(f"{self.path} has no [write.ssh]: without the second key nothing can be repaired")
         roster = self.sources.roster()
-        apis: dict[str, cinder.Cinder | neutron.Neutron | ovn.Northbound] = {}
+        apis: dict[str, cinder.Cinder | neutron.Neutron | ovn.Northbound | nsx.Controller] = {}
         if write.cinder is not None:
             apis["cinder"] = cinder.Cinder(write.cinder)
         if write.neutron is not None:
             apis["neutron"] = neutron.Neutron(write.neutron)
         if write.ovn is not None:
             apis["ovn"] = ovn.Northbound(write.ovn)
+        if write.nsx is not None:
+            apis["nsx"] = nsx.Controller(write.nsx)
 
         def send(act: Act, lease: Lease) -> Any:
             if isinstance(act, in_database.Guarded):
@@ -246,6 +248,7 @@ _WRITES = {
     "cinder": "its cloud is to be the name of an administrator's entry in clouds.yaml",
     "neutron": "its cloud is to be the name of an administrator's entry in clouds.yaml",
     "ovn": "its keys are to be as those of [ovn]",
+    "nsx": "its keys are to be as those of [nsx], with an account that may write",
 }
 
 
@@ -698,6 +701,11 @@ def doctor(context: typer.Context, format: FormatOption = Format.text) -> int:
         " FROM ledger WHERE table_name = 'ovn_switches' AND whole"
     ):
         note("OVN", "northbound", None, f"answers; it has {row['switches']} switches and {row['ports']} ports")
+    for row in taken.rows(
+        "SELECT count(*) FILTER (kind = 'segment') AS segments, count(*) FILTER (kind = 'port') AS ports"
+        " FROM nsx_objects HAVING EXISTS (SELECT 1 FROM ledger WHERE table_name = 'nsx_objects' AND whole)"
+    ):
+        note("NSX", "managers", None, f"answers; it has {row['segments']} segments and {row['ports']} ports")
     for name, one in session.active.items():
         lost = sorted({gap.part or gap.table for gap in gaps.values() if gap.table in taken.tables_read(one.query)})
         note("check", name, f"cannot judge {', '.join(lost)}" if lost else None, "can judge everything")

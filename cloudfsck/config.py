@@ -33,6 +33,16 @@ NO_OVN = (
     "the configuration does not name OVN's northbound database and Neutron's ([ovn] northbound, [neutron] database)"
 )
 
+#: Why a check of NSX is not made.  Only by its projects is one cloud told from another there.
+NO_NSX = (
+    "the configuration does not name NSX, and Neutron's and Keystone's databases ([nsx] managers, [neutron] database,"
+    " [keystone] database)"
+)
+
+#: Why a check of what gone projects have left is not made, and how such a check is named.
+NO_KEYSTONE = "the configuration names no database of Keystone's ([keystone] database)"
+_OF_PROJECTS = "-of-gone-project"
+
 #: Why a check of images on a storage backend is not made, and how such a check is named.
 NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"
 _OF_IMAGES = re.compile(r"-image-of-|-without-image$")
@@ -70,14 +80,12 @@ class Cloud(_Section):
     store_password_file: Path | None = None
 
 
-class Account(_Section):
-    """`tls` verifies the server's certificate against `ca`, or against the system's authorities."""
+class Login(_Section):
+    """Who asks; the password stands in a file or in the environment."""
 
     user: str | None = None
     password_file: Path | None = None
     password_env: str | None = None
-    tls: bool = False
-    ca: Path | None = None
 
     def password(self) -> str | None:
         if self.password_file is not None:
@@ -87,9 +95,16 @@ class Account(_Section):
                 raise Trouble(f"the password file {self.password_file} cannot be read: {error.strerror}") from error
         if self.password_env is not None:
             if self.password_env not in os.environ:
-                raise Trouble(f"the environment has no {self.password_env}, which is to hold the database password")
+                raise Trouble(f"the environment has no {self.password_env}, which is to hold a password")
             return os.environ[self.password_env]
         return None
+
+
+class Account(Login):
+    """`tls` verifies the server's certificate against `ca`, or against the system's authorities."""
+
+    tls: bool = False
+    ca: Path | None = None
 
 
 class Ssh(_Section):
@@ -131,6 +146,39 @@ class Ovn(_Section):
     timeout: Duration = Field(default=dt.timedelta(seconds=60), gt=dt.timedelta())
 
 
+class OvnRead(Ovn):
+    """`alone` says that nothing but this Neutron writes what bears Neutron's marks there: that no other uses this OVN.
+    Nothing in OVN tells it."""
+
+    alone: bool = False
+
+
+class Nsx(Login):
+    """VMware NSX-T: `managers` are the URLs of all managers of its cluster, or of its virtual address.
+
+    `api` is the one that Neutron's plugin uses: policy (core_plugin vmware_nsxp) or manager (vmware_nsxv3).  One logs
+    in as `user`, or has a `certificate` with its `private_key`, which may stand in the same file.  `ca` is the
+    authority that vouches for the managers, where the system's do not.  `timeout` is for one answer.  `rate` is how
+    many requests we send in a second: NSX gives a client a hundred, and Neutron's own are to have room.
+    """
+
+    managers: list[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]_-]+/?$")]] = Field(min_length=1)
+    api: Literal["policy", "manager"] = "policy"
+    certificate: Path | None = None
+    private_key: Path | None = None
+    ca: Path | None = None
+    timeout: Duration = Field(default=dt.timedelta(seconds=60), gt=dt.timedelta(), le=dt.timedelta(minutes=10))
+    rate: int = Field(default=50, ge=1)
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Nsx:
+        if (self.user is None) == (self.certificate is None):
+            raise ValueError("one of user and certificate says who asks")
+        if self.user is not None and self.password_file is None and self.password_env is None:
+            raise ValueError("password_file or password_env is missing: where the password of user is")
+        return self
+
+
 class Write(_Section):
     """`database` is the account for what has no API; it is one for all databases, as that of [read.database] is."""
 
@@ -138,6 +186,7 @@ class Write(_Section):
     cinder: CloudApi | None = None
     neutron: CloudApi | None = None
     ovn: Ovn | None = None
+    nsx: Nsx | None = None
     database: Account | None = None
 
 
@@ -210,6 +259,7 @@ class Place(_Section):
     instances_path: str | None = None
     nova_conf: list[str] | None = None
     virsh: list[str] | None = None
+    ovs_vsctl: list[str] | None = None
     python: str | None = None
     proc: str | None = None
     sys: str | None = None
@@ -222,7 +272,7 @@ class Hosts(_Section):
     """`address` is a template with {host} and {host_ip}.  `jump` names a jump host (user@host:port) for each cell.
 
     `inventory` lists hosts that may hold something though Nova does not know them; `gone` those that exist no more,
-    each with the reason why they need not be asked.
+    each with the reason why they need not be asked.  An empty `ovs_vsctl` says that they have no Open vSwitch.
     """
 
     address: str = "{host}"
@@ -231,6 +281,7 @@ class Hosts(_Section):
     instances_path: str | None = None
     nova_conf: list[str] | None = None
     virsh: list[str] | None = None
+    ovs_vsctl: list[str] | None = None
     python: str = "python3"
     proc: str = "/proc"
     sys: str = "/sys"
@@ -271,7 +322,9 @@ class Config(_Section):
     nova: Nova
     cinder: Service | None = None
     neutron: Service | None = None
-    ovn: Ovn | None = None
+    keystone: Service | None = None
+    ovn: OvnRead | None = None
+    nsx: Nsx | None = None
     placement: Service | None = None
     designate: Service | None = None
     backend: dict[str, Backend] = {}
@@ -303,6 +356,10 @@ class Config(_Section):
         }  # fmt: skip
         if self.ovn is None or self.neutron is None:
             unnamed |= {name: NO_OVN for name in checks if name.startswith("ovn-")}
+        if self.nsx is None or self.neutron is None or self.keystone is None:
+            unnamed |= {name: NO_NSX for name in checks if name.startswith("nsx-")}
+        if self.keystone is None:
+            unnamed |= {name: NO_KEYSTONE for name in checks if name.endswith(_OF_PROJECTS)}
         unlisted = {name: NO_BACKEND for name in checks if not self.backend and _OF_IMAGES.search(name)}
         return {**unnamed, **unlisted, **self.skip}
 

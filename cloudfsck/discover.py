@@ -24,6 +24,7 @@ PROGRAMS = {
     "nova": ("nova-api", "nova-super-conductor", "nova-conductor"),
     "cinder": ("cinder-api", "cinder-scheduler", "cinder-volume"),
     "neutron": ("neutron-server", "neutron-rpc-server"),
+    "keystone": ("keystone",),
     "placement": ("placement-api",),
     "designate": ("designate-central",),
 }
@@ -42,6 +43,7 @@ _MAIN: tuple[Name, ...] = (("database", "connection"), *_OLD)
 _DATABASE: Mapping[str, tuple[Name, ...]] = {
     "cinder": _MAIN,
     "neutron": _MAIN,
+    "keystone": _MAIN,
     # It starts with nothing else (placement/conf/database.py: required).  Only up to Rocky, as a part of Nova, did it
     # go on in [api_database].
     "placement": (("placement_database", "connection"),),
@@ -49,6 +51,9 @@ _DATABASE: Mapping[str, tuple[Name, ...]] = {
 }
 
 _NORTHBOUND: Name = ("ovn", "ovn_nb_connection")
+
+#: Where Neutron's plugin for NSX says where that is, by the API that it uses (vmware_nsx/common/config.py).
+_MANAGERS: Mapping[str, Name] = {"policy": ("nsx_p", "nsx_api_managers"), "manager": ("nsx_v3", "nsx_api_managers")}
 
 #: $name, ${name}, $section.name; and $$ or \$, which is a plain $ (ConfigOpts._substitute).
 _REFERENCE = re.compile(r"[$\\]\$|\$(?:([_a-z][._a-z0-9]*)|\{([_a-z][._a-z0-9]*)\})", re.IGNORECASE)
@@ -169,7 +174,7 @@ def _confs(root: Path, folder: str, service: str) -> Iterator[Conf]:
     shared = _layer(root, f"{folder}/{service}")
     for program in PROGRAMS[service]:
         own = _layer(root, f"{folder}/{program}")
-        if any(own):
+        if any(own) and own != shared:  # Keystone's program is named as the service is
             yield _conf([shared, own])
     if any(shared):
         yield _conf([shared])
@@ -378,7 +383,7 @@ def toml(name: str, found: Found) -> str:
         "\n".join(["[cloud]", f"name = {_quoted(name)}", _line("state", "/var/lib/cloudfsck", _ABOUT_STATE), *clouds]),
         "\n".join(["[nova]", *_nova(found, chosen)]),
         *("\n".join(_service(found, service)) for service in _DATABASE),
-        *("\n".join(lines) for lines in [list(_ovn(found))] if lines),
+        *("\n".join(lines) for lines in [list(_ovn(found)), list(_nsx(found))] if lines),
     ]
     return _FILE.format(sections="\n\n".join(sections), address=_address(chosen))
 
@@ -460,6 +465,23 @@ def _ovn(found: Found) -> Iterator[str]:
     if "ssl:" in said.value:
         for key in ("private_key", "certificate", "ca"):
             yield _note(_line(key, f"/etc/cloudfsck/ovn-{key}.pem", "it asks for a certificate: which is ours?"))
+    yield _note(f"{'alone = true':<37} {_note('does no other Neutron use it?')}")
+
+
+def _nsx(found: Found) -> Iterator[str]:
+    """NSX's managers, where Neutron says that it uses them; the account by which it does is Neutron's, not ours."""
+    for api, name in _MANAGERS.items():
+        said = next((said for conf in found.confs["neutron"] if (said := conf.said(name))), None)
+        if said is None:
+            continue
+        managers = [one.strip() for one in said.value.split(",") if one.strip()]
+        urls = ", ".join(_quoted(one if "://" in one else f"https://{one}") for one in managers)
+        yield _note("[nsx]  # which account may read it?")
+        yield _note(f"managers = [{urls}]  # {said.file}")
+        yield _note(f"api = {_quoted(api)}")
+        yield _note(_line("user", "audit", "or certificate and private_key"))
+        yield _note(f"password_file = {_quoted('/etc/cloudfsck/nsx-password')}")
+        return
 
 
 def _first(key: str, databases: Sequence[Said]) -> Iterator[str]:

@@ -19,10 +19,10 @@ from cloudfsck.state import Keep, utcnow
 
 VERSION = 1
 
-#: Domains go first: nothing is taken from under a guest.
+#: Domains go first: nothing is taken from under a guest.  What is in something goes before that itself.
 _ORDER = (
     "domain", "device", "session", "attachment", "volume", "block_device", "floating_ip", "port", "ovn_port",
-    "directory",
+    "ovn_object", "nsx_object", "directory",
 )  # fmt: skip
 
 #: Values of an act that are lists; the act itself looks at what is in them.
@@ -103,7 +103,7 @@ def make(
                 wanted.append((finding, act))
         if why:
             left.append(LeftOut(finding.check, finding.key, why))
-    wanted.sort(key=lambda pair: (_ORDER.index(pair[1].kind.split(".")[0]), pair[1].host, pair[1].server))
+    wanted.sort(key=lambda pair: _turn(pair[1]))
     entries: list[Entry] = []
     for finding, act in wanted:
         if act not in (entry.act for entry in entries):
@@ -116,6 +116,11 @@ def make(
         left = [LeftOut(entry.check, entry.key, verdict.stops[0]) for entry in entries] + left
         entries = []
     return Plan(cloud, f"{utcnow()}Z", verdict.run, purge, tuple(entries), tuple(left), verdict.stops)
+
+
+def _turn(act: Act) -> tuple[int, int, str, str]:
+    """What is sent before what; of one system an act may say more: what is below something goes before it."""
+    return _ORDER.index(act.kind.split(".")[0]), getattr(act, "turn", 0), act.host, act.server
 
 
 def _why_not(

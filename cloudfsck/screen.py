@@ -28,7 +28,7 @@ Kind = Literal["server", "volume", "port"]
 @dataclass(frozen=True)
 class Subject:
     """What is shown: its UUID, and those of what hangs together with it: a server's volumes, attachments and ports, a
-    volume's servers and attachments, or a port's server and floating IPs."""
+    volume's servers and attachments, or a port's server, floating IPs and place in NSX."""
 
     kind: Kind
     id: str
@@ -54,6 +54,8 @@ _BESIDE: Mapping[Kind, str] = {
         SELECT port FROM server_ports WHERE server = $id
         UNION
         SELECT port FROM libvirt_interfaces WHERE uuid = $id
+        UNION
+        SELECT w.path FROM nsx_places w JOIN server_ports p ON p.port = w.neutron WHERE p.server = $id
         """,
     "volume": """
         SELECT unnest([server, attachment]) AS id FROM server_volumes WHERE volume = $id
@@ -72,6 +74,8 @@ _BESIDE: Mapping[Kind, str] = {
         SELECT device_id FROM ovn_switch_ports WHERE name = $id AND device_id <> ''
         UNION
         SELECT uuid FROM libvirt_interfaces WHERE port = $id
+        UNION
+        SELECT unnest([path, '/fabric/vifs/' || neutron]) FROM nsx_places WHERE neutron = $id
         """,
 }
 
@@ -178,6 +182,10 @@ LINES: tuple[Line, ...] = (
          "floating fixed_ip_address? fixed_port_id? status", plus={"floating": "t.id"}, of=_NET),
     Line("port", "ovn_switch_ports", "{state}", "", "name switch revision?",
          plus={"state": "CASE WHEN t.up THEN 'up' ELSE 'down' END"}, always="port", of=_NET),
+    Line("port", "nsx_objects", "{id}", "changed", "of path revision? attachment? protected?",
+         plus={"of": "CASE WHEN t.neutron <> t.id THEN 'port ' || t.neutron END"}, where="t.kind = 'port'",
+         always="port", of=_NET),
+    Line("interface", "nsx_interfaces", "{attachment}", "", "machine mac?", of=_NET),
     Line("domain", "libvirt_domains", "{state}", "held", "server rung reason? id persistent job? unmarked name",
          always="server", of=_ALL,
          plus={**_WHICH, "rung": f"(SELECT 'cloudfsck holds it ' || h.rung {_HELD})",
@@ -246,7 +254,10 @@ _PLACES = {
     "cell": "cell {part}",
     "cinder": "Cinder's database",
     "neutron": "Neutron's database",
+    "keystone": "Keystone's database",
+    "neutron_nsx": "Neutron's plugin for NSX",
     "ovn": "OVN's northbound database",
+    "nsx": "NSX",
     "host": "host {part}",
     "backend": "storage backend {part}",
     "cloud": "cloudfsck itself",

@@ -13,17 +13,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Per = Literal["cloud", "api", "cell", "cinder", "neutron", "ovn", "host", "backend"]
+Per = Literal["cloud", "api", "cell", "cinder", "neutron", "neutron_nsx", "keystone", "ovn", "nsx", "host", "backend"]
 
-#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's and OVN's.
+#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's, Keystone's, OVN's and
+#: NSX; what Neutron's plugin for NSX adds to Neutron's database is one of its own, for only then is it there.
 API = "nova_api"
 CINDER = "cinder"
 NEUTRON = "neutron"
+NEUTRON_NSX = "neutron_nsx"
+KEYSTONE = "keystone"
 OVN = "ovn"
+NSX = "nsx"
 
 #: The single part of a table, by what it is read from; those of the services beside Nova are named as these are.
-SINGLE: dict[Per, str] = {"cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON, "ovn": OVN}
-SERVICES: tuple[Per, ...] = ("cinder", "neutron")
+SINGLE: dict[Per, str] = {
+    "cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON, "neutron_nsx": NEUTRON_NSX, "keystone": KEYSTONE,
+    "ovn": OVN, "nsx": NSX,
+}  # fmt: skip
+SERVICES: tuple[Per, ...] = ("cinder", "neutron", "neutron_nsx", "keystone")
 
 
 @dataclass(frozen=True)
@@ -225,7 +232,8 @@ TABLES: tuple[Table, ...] = (
         "settings",
         "cloud",
         """What Nova's own configuration says and no database holds, as [nova] of our configuration gives it:
-        service_down_time, long_rpc_timeout, maximum_instance_delete_attempts and reclaim_instance_interval.""",
+        service_down_time, long_rpc_timeout, maximum_instance_delete_attempts and reclaim_instance_interval.  And
+        ovn_alone, 0 or 1: whether this Neutron uses its OVN alone, as alone in [ovn] says.""",
         """
         name   VARCHAR  The option.
         value  BIGINT   Its value; times in seconds.  NULL: not known.
@@ -619,15 +627,14 @@ TABLES: tuple[Table, ...] = (
     _table(
         "nova_instance_info_caches",
         "cell",
-        "What Nova last knew of the ports of servers that it has deleted.  Those of live ones are not read.",
+        "What Nova last knew of the ports of each server; of one that it has deleted, too, until it is archived.",
         """
         id             BIGINT   The row's number.
         instance_uuid  VARCHAR  The server.
-        deleted        BIGINT   The row's id: it is deleted.
+        deleted        BIGINT   0 while the row lives.
         """,
         key="instance_uuid",
         origin="instance_info_caches",
-        where="deleted <> 0",
         apart="network_info",
     ),
     _table(
@@ -872,6 +879,41 @@ TABLES: tuple[Table, ...] = (
         joined="standardattributes",
     ),
     _table(
+        "neutron_external_networks",
+        "neutron",
+        "Networks that lead out, whose ports are routers' and floating IPs'.",
+        """
+        network_id  VARCHAR  The network.
+        """,
+        key="network_id",
+        origin="externalnetworks",
+    ),
+    _table(
+        "neutron_security_groups",
+        "neutron",
+        "Security groups.",
+        f"""
+        id          VARCHAR    The security group.
+        project_id  VARCHAR    Its owner.
+        name        VARCHAR    The name that the owner gave it; default: Neutron made it for the project.
+        {_STANDARD}
+        """,
+        key="id",
+        origin="securitygroups",
+        joined="standardattributes",
+    ),
+    _table(
+        "neutron_security_group_rules",
+        "neutron",
+        "The rules of security groups.",
+        """
+        id                 VARCHAR  The rule.
+        security_group_id  VARCHAR  Its security group.
+        """,
+        key="id security_group_id",
+        origin="securitygrouprules",
+    ),
+    _table(
         "neutron_trunks",
         "neutron",
         "Trunks.",
@@ -927,6 +969,82 @@ TABLES: tuple[Table, ...] = (
         late=True,
     ),
     _table(
+        "neutron_nsx_networks",
+        "neutron_nsx",
+        "On what of NSX a provider network lies (vmware_nsx/db/nsx_models.py: TzNetworkBinding).",
+        """
+        network_id    VARCHAR  The network.
+        binding_type  VARCHAR  geneve, vlan, l3_ext, …; nsx-net: on a segment that was there before it.
+        phy_uuid      VARCHAR  The transport zone, the tier-0 router, or that segment.
+        """,
+        key="network_id",
+        origin="tz_network_bindings",
+        few=True,
+    ),
+    *(
+        _table(
+            f"neutron_nsx_{name}_mappings",
+            "neutron_nsx",
+            f"Under which id the Manager API of NSX has a {what} of Neutron's; the Policy API needs none.",
+            """
+            neutron_id  VARCHAR  What Neutron calls it.
+            nsx_id      VARCHAR  What NSX calls it.
+            """,
+            key="neutron_id nsx_id",
+            origin=f"neutron_nsx_{name}_mappings",
+            few=True,
+        )
+        for name, what in (("network", "network"), ("router", "router"), ("security_group", "security group"))
+    ),
+    _table(
+        "neutron_nsx_port_mappings",
+        "neutron_nsx",
+        "Under which id the Manager API of NSX has a port of Neutron's; the Policy API needs none.",
+        """
+        neutron_id   VARCHAR  What Neutron calls it.
+        nsx_port_id  VARCHAR  What NSX calls it.
+        """,
+        key="neutron_id nsx_port_id",
+        origin="neutron_nsx_port_mappings",
+        few=True,
+    ),
+    _table(
+        "keystone_projects",
+        "keystone",
+        """Projects, and domains, which are projects too.  Keystone keeps no row of what it has deleted, and has its
+        projects in no other place (keystone/resource/backends).""",
+        """
+        id         VARCHAR  The project.
+        name       VARCHAR  Its name, within its domain.
+        domain_id  VARCHAR  Its domain.
+        parent_id  VARCHAR  The project or domain that it is under.
+        is_domain  BOOLEAN  Whether it is a domain.
+        enabled    BOOLEAN  Whether anybody may do anything in it.
+        """,
+        origin="project",
+    ),
+    _table(
+        "keystone_services",
+        "keystone",
+        "The services of Keystone's catalog.",
+        """
+        id    VARCHAR  The service.
+        type  VARCHAR  network, compute, …
+        """,
+        origin="service",
+    ),
+    _table(
+        "keystone_endpoints",
+        "keystone",
+        "Where those services are, in each region.",
+        """
+        service_id  VARCHAR  The service.
+        region_id   VARCHAR  The region.
+        enabled     BOOLEAN  Whether the catalog shows it.
+        """,
+        origin="endpoint",
+    ),
+    _table(
         "ovn_switches",
         "ovn",
         "Logical switches of OVN's northbound database.",
@@ -951,6 +1069,9 @@ TABLES: tuple[Table, ...] = (
         switch        VARCHAR  The name of its switch.
         type          VARCHAR  Empty for a server's; router, localnet, localport, …
         up            BOOLEAN  Whether a host has it.
+        enabled       BOOLEAN  Whether it is to work: Neutron's admin_state_up.
+        parent        VARCHAR  Of a trunk's subport the name of the parent's port, whose host it comes by.
+        tag           BIGINT   The VLAN that is its own there.
         port          VARCHAR  The port, where Neutron has marked it; NULL: it is not Neutron's.
         device_owner  VARCHAR  As in neutron_ports.
         device_id     VARCHAR  As in neutron_ports.
@@ -982,8 +1103,10 @@ TABLES: tuple[Table, ...] = (
         revision  BIGINT   The revision of the port that Neutron has put there.
         router    VARCHAR  The name of its router.
         port      VARCHAR  The port in its name, where Neutron has marked it; NULL: it is not Neutron's.
+        network   VARCHAR  The network of the port, where Neutron has marked it.
+        gateway   BOOLEAN  Whether it leads to an external network, by Neutron's mark.
         """,
-        key="uuid name router port",
+        key="uuid name router port network",
         few=True,
     ),
     _table(
@@ -999,6 +1122,40 @@ TABLES: tuple[Table, ...] = (
         """,
         key="uuid name security_group",
         few=True,
+    ),
+    _table(
+        "nsx_objects",
+        "nsx",
+        "What NSX has, of the kinds that Neutron's plugin makes, whoever made it.",
+        """
+        path        VARCHAR    Its path in the API that the plugin uses.
+        parent      VARCHAR    The path of what it belongs to, as a port to its segment.
+        kind        VARCHAR    segment, port, router, group, policy, service, dhcp-server or dhcp-binding.
+        id          VARCHAR    Its id in NSX; of the Policy API that of Neutron's object.
+        name        VARCHAR    The name that it is shown by.
+        thing       VARCHAR    What of Neutron's it is of, by its tags: network, port, router, security-group or rule.
+        neutron     VARCHAR    Which of those; NULL: no tag says so, or more than one does.
+        project     VARCHAR    Whose that is (the tag os-project-id).
+        plugin      VARCHAR    The version of the plugin that made it (os-api-version); NULL: no plugin did.
+        protected   VARCHAR    Why no program may touch it; NULL: one may.
+        revision    BIGINT     It changes with every change; NULL: NSX tells none.
+        attachment  VARCHAR    What is attached to a port: the id of a virtual interface.
+        created     TIMESTAMP  When it was made.
+        changed     TIMESTAMP  When it was last changed.
+        """,
+        key="path parent",
+    ),
+    _table(
+        "nsx_interfaces",
+        "nsx",
+        "The virtual interfaces of virtual machines on the transport nodes of NSX.",
+        """
+        path        VARCHAR  /fabric/vifs/ and what it is attached to.
+        attachment  VARCHAR  What it is attached to: for one of Neutron's the port.
+        machine     VARCHAR  The virtual machine.
+        mac         VARCHAR  Its MAC address.
+        """,
+        key="path",
     ),
     _table(
         "hypervisors",
@@ -1067,6 +1224,22 @@ TABLES: tuple[Table, ...] = (
         port    VARCHAR  The Neutron port, from Nova's metadata.
         """,
         key="uuid port",
+    ),
+    _table(
+        "ovs_interfaces",
+        "host",
+        """The interfaces of Open vSwitch that bear a port, whether a domain of libvirt's has them or not; none where it
+        is not installed.""",
+        """
+        bridge    VARCHAR  The bridge that it is in.
+        name      VARCHAR  tap…, vhu…, …
+        iface_id  VARCHAR  The Neutron port (external_ids:iface-id).
+        mac       VARCHAR  The MAC address (attached-mac).
+        vm        VARCHAR  The server (vm-uuid).
+        ofport    BIGINT   Its OpenFlow port; -1: it has none; NULL: not yet.
+        error     VARCHAR  Why it does not work: its device is gone, say.
+        """,
+        key="iface_id vm",
     ),
     _table(
         "qemu_processes",

@@ -22,6 +22,11 @@ SELECT to_seconds(coalesce(max(value) FILTER (name = 'service_down_time'), 60)) 
        to_seconds(max(value) FILTER (name = 'reclaim_instance_interval')) AS reclaim_interval
   FROM settings;
 
+-- Whether what bears Neutron's marks in OVN is this Neutron's, as the configuration says; nothing in OVN tells.
+CREATE VIEW ovn_settings AS
+SELECT coalesce(max(value) FILTER (name = 'ovn_alone'), 0) > 0 AS alone
+  FROM settings;
+
 -- Rows of servers that live; a soft-deleted server lives, and so does the hidden copy of a cross-cell resize.
 CREATE VIEW live_servers AS
 SELECT i.uuid AS server, i.cell, i.host, i.vm_state, i.task_state, i.hidden, i.display_name AS name,
@@ -458,12 +463,26 @@ SELECT p.port, p.server, p.project, p.name, p.network, p.mac, p.status, p.device
    AND NOT EXISTS (SELECT 1 FROM unfinished_deletions f WHERE f.server = p.server)
    AND NOT EXISTS (SELECT 1 FROM compute_services c WHERE c.host = g.host AND c.just_down);
 
+-- Hosts on which an interface bears a port: a guest's, or one of Open vSwitch, whoever it is for.  What a host left there
+-- when it fell has no device any more, and nobody uses that.
+CREATE VIEW port_interfaces AS
+SELECT i.port, i.host
+  FROM libvirt_interfaces i
+UNION ALL
+SELECT v.iface_id AS port, v.host
+  FROM ovs_interfaces v
+ WHERE coalesce(v.error, '') NOT LIKE '%No_such_device%';
+
 -- The guests that have an interface on a port; by its MAC address where Nova did not write the port down.
 CREATE VIEW port_guests AS
-SELECT p.id AS port, list(DISTINCT i.host ORDER BY i.host) AS on_hosts
-  FROM neutron_ports p
-  JOIN libvirt_interfaces i ON i.port = p.id OR (i.uuid = p.device_id AND lower(i.mac) = lower(p.mac_address))
- GROUP BY p.id;
+SELECT s.port, list(DISTINCT s.host ORDER BY s.host) AS on_hosts
+  FROM (SELECT i.port, i.host
+          FROM port_interfaces i
+         UNION ALL
+        SELECT p.id AS port, i.host
+          FROM neutron_ports p
+          JOIN libvirt_interfaces i ON i.uuid = p.device_id AND lower(i.mac) = lower(p.mac_address)) s
+ GROUP BY s.port;
 
 -- Why a port is its owner's for more than one server's sake: it is not deleted with the server.
 CREATE VIEW port_ties AS
@@ -529,3 +548,74 @@ SELECT w.attachment, 'the server has another attachment of it to the same host: 
   JOIN connected x ON x.volume = w.volume AND x.server = w.server AND x.host = w.host
  WHERE x.attachment <> w.attachment
    AND NOT w.multiattach;
+
+-- Networks of this cloud's regions: with more than one, several Neutrons have the projects of one Keystone.
+CREATE VIEW network_regions AS
+SELECT DISTINCT e.region_id AS region
+  FROM keystone_endpoints e
+  JOIN keystone_services s ON s.id = e.service_id
+ WHERE s.type = 'network' AND e.enabled;
+
+-- What the tags of an object of NSX may name, as Neutron has it.
+CREATE VIEW neutron_things AS
+SELECT 'network' AS thing, id FROM neutron_networks
+UNION ALL
+SELECT 'port', id FROM neutron_ports
+UNION ALL
+SELECT 'router', id FROM neutron_routers
+UNION ALL
+SELECT 'security-group', id FROM neutron_security_groups
+UNION ALL
+SELECT 'rule', id FROM neutron_security_group_rules;
+
+-- Under which id the Manager API of NSX has what Neutron has.
+CREATE VIEW nsx_mappings AS
+SELECT 'network' AS thing, neutron_id AS neutron, nsx_id FROM neutron_nsx_network_mappings
+UNION ALL
+SELECT 'port', neutron_id, nsx_port_id FROM neutron_nsx_port_mappings
+UNION ALL
+SELECT 'router', neutron_id, nsx_id FROM neutron_nsx_router_mappings
+UNION ALL
+SELECT 'security-group', neutron_id, nsx_id FROM neutron_nsx_security_group_mappings;
+
+-- What Neutron's plugin made in NSX for a project of this Keystone's, and this Neutron has no more.
+CREATE VIEW nsx_leftovers AS
+SELECT o.path, o.parent, o.kind, o.id, o.name, o.thing, o.neutron, o.project, o.plugin, o.revision, o.attachment,
+       o.created, o.changed, CASE WHEN starts_with(o.path, '/infra/') THEN 'policy' ELSE 'manager' END AS api,
+       CASE WHEN r.regions > 1 THEN 'another region has a Neutron too, and may use the same NSX'
+            WHEN o.revision IS NULL THEN 'NSX tells no revision of it' END AS doubt
+  FROM nsx_objects o
+  JOIN (SELECT DISTINCT id FROM keystone_projects) p ON p.id = o.project
+ CROSS JOIN (SELECT count(*) AS regions FROM network_regions) r
+ WHERE o.plugin NOTNULL
+   AND o.protected IS NULL
+   AND o.neutron NOTNULL
+   AND NOT EXISTS (SELECT 1 FROM neutron_things n WHERE n.thing = o.thing AND n.id = o.neutron)
+   AND NOT EXISTS (SELECT 1 FROM nsx_mappings m WHERE m.nsx_id = o.id)
+   AND NOT EXISTS (SELECT 1 FROM neutron_nsx_networks b WHERE b.phy_uuid = o.id);
+
+-- Where in NSX something of Neutron's is to be: by the Policy API under its own id, by the Manager API under the mapped.
+CREATE VIEW nsx_places AS
+SELECT n.id AS neutron, '/infra/segments/' || n.id AS path
+  FROM neutron_networks n
+UNION ALL
+SELECT r.id, '/infra/tier-1s/' || r.id
+  FROM neutron_routers r
+UNION ALL
+SELECT g.id, '/infra/domains/default/groups/' || g.id
+  FROM neutron_security_groups g
+UNION ALL
+SELECT p.id, '/infra/segments/' || coalesce(b.phy_uuid, p.network_id) || '/ports/' || p.id
+  FROM neutron_ports p
+  LEFT JOIN neutron_nsx_networks b ON b.network_id = p.network_id AND b.binding_type = 'nsx-net'
+UNION ALL
+SELECT m.neutron,
+       CASE m.thing WHEN 'network' THEN '/logical-switches/' WHEN 'router' THEN '/logical-routers/'
+                    WHEN 'port' THEN '/logical-ports/' ELSE '/ns-groups/' END || m.nsx_id
+  FROM nsx_mappings m;
+
+-- What of Neutron's is in one of those places.
+CREATE VIEW nsx_present AS
+SELECT DISTINCT w.neutron
+  FROM nsx_places w
+  JOIN nsx_objects o ON o.path = w.path;

@@ -222,7 +222,10 @@ _PER = {
     "cell": "each cell",
     "cinder": "Cinder's database",
     "neutron": "Neutron's database",
+    "neutron_nsx": "Neutron's database, where it has a plugin for NSX",
+    "keystone": "Keystone's database",
     "ovn": "OVN's northbound database",
+    "nsx": "NSX",
     "host": "each host",
     "backend": "each storage backend",
 }
@@ -234,7 +237,7 @@ _OWN_TABLES = {
 
 _OWN_COLUMNS = {
     ("ledger", "table_name"): "The table.",
-    ("ledger", "per"): "What its parts are parts of: cloud, api, cell, cinder or host.",
+    ("ledger", "per"): "What its parts are parts of: cloud, api, cell, host, cinder, neutron, …",
     (
         "ledger",
         "part",
@@ -253,7 +256,7 @@ _OWN_COLUMNS = {
 def _table(one: tables.Table) -> list[str]:
     said = [prose(one.text)]
     if one.origin:
-        where = "of the cell's database" if one.per == "cell" else "of Nova's API database"
+        where = "of the cell's database" if one.per == "cell" else f"of {_PER[one.per]}"
         filtered = f", where {code(_where(one.where))}" if one.where else ""
         said.append(f"Read from {code(one.origin)} {where}{filtered}.")
         if one.late:
@@ -388,9 +391,10 @@ _NEVER = (
     ("Fibre Channel", "What the kernel shows of it is read; in the tests that is folders. No HBA was ever asked."),
     ("NVMe-oF", "What a real kernel shows of its own loop target is read. No array, and no act on one."),
     ("RabbitMQ 4", "Not read at all yet, nor is any other release of it."),
-    ("NSX", "Not read at all yet. It cannot be had: for tests there is a simulator, which its real client drives."),
-    ("Other services", "Of Neutron, Placement and Designate only the schema's revision is read; of all others but Nova"
-     " and Cinder nothing."),
+    ("NSX", "It cannot be had: a simulator stands for it, which its real client (vmware-nsxlib) drives as well. Load"
+     " balancers, VPN, NSX-V and NSX-MH are not read."),
+    ("Other services", "Of Placement and Designate only the schema's revision is read, of Keystone its projects; of all"
+     " others but Nova, Cinder and Neutron nothing."),
     ("virsh in a container", "The command lines for docker and podman, and the paths of Kolla's volumes, are tested on"
      " folders. No container was ever asked."),
     ("An instances path on NFS", "Worlds only: scenarios and innocent look-alikes. No NFS was ever mounted."),

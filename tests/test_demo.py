@@ -52,7 +52,10 @@ def send(python: str | None, program: str, request: dict[str, Any]) -> dict[str,
 
 def reading(place: Path, **more: Any) -> dict[str, Any]:
     settings = config.load(place.parents[1] / "cloudfsck.toml").place(place.name)
-    given = {"virsh": settings.virsh, "nova_conf": settings.nova_conf, "instances_path": settings.instances_path}
+    given = {
+        "virsh": settings.virsh, "ovs_vsctl": settings.ovs_vsctl, "nova_conf": settings.nova_conf,
+        "instances_path": settings.instances_path,
+    }  # fmt: skip
     roots = {"proc": settings.proc, "sys": settings.sys, "dev": settings.dev}
     return send(settings.python, "sources/probe.py", {**given, **roots, "servers": None, **more})
 

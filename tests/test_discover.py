@@ -34,6 +34,7 @@ connection = mysql+pymysql://nova:{SECRET}@db.example/nova_cell0
 """
 CINDER = f"[database]\nconnection = mysql+pymysql://cinder:{SECRET}@db.example/cinder\n"
 NEUTRON = f"[database]\nconnection = postgresql+psycopg2://neutron:{SECRET}@pg.example/neutron\n"
+KEYSTONE = f"[database]\nconnection = mysql+pymysql://keystone:{SECRET}@db.example/keystone\n"
 PLACEMENT = f"[placement_database]\nconnection = mysql+pymysql://placement:{SECRET}@db.example/placement\n"
 DESIGNATE = f"[storage:sqlalchemy]\nconnection = mysql+pymysql://designate:{SECRET}@db.example/designate\n"
 
@@ -41,6 +42,7 @@ ALL = {
     "etc/nova/nova.conf": NOVA,
     "etc/cinder/cinder.conf": CINDER,
     "etc/neutron/neutron.conf": NEUTRON,
+    "etc/keystone/keystone.conf": KEYSTONE,
     "etc/placement/placement.conf": PLACEMENT,
     "etc/designate/designate.conf": DESIGNATE,
 }
@@ -90,6 +92,7 @@ def test_packages(tmp_path: Path) -> None:
     assert (found.nova.service_down_time, found.nova.long_rpc_timeout, found.cloud.name) == (120, 1800, "prod")
     assert found.cinder == config.Service(database="mysql://db.example:3306/cinder")
     assert found.neutron == config.Service(database="postgresql://pg.example:5432/neutron")
+    assert found.keystone == config.Service(database="mysql://db.example:3306/keystone")
     assert found.placement == config.Service(database="mysql://db.example:3306/placement")
     assert found.designate == config.Service(database="mysql://db.example:3306/designate")
     for name in ALL:
@@ -109,13 +112,15 @@ def test_kolla(tmp_path: Path) -> None:
         "etc/kolla/config/nova.conf": "[api_database]\nconnection = mysql://overrides.example/nova_api\n",
         "etc/kolla/cinder-api/cinder.conf": CINDER,
         "etc/kolla/neutron-server/neutron.conf": NEUTRON,
+        "etc/kolla/keystone/keystone.conf": KEYSTONE,
         "etc/kolla/placement-api/placement.conf": PLACEMENT,
         "etc/kolla/designate-central/designate.conf": DESIGNATE,
     })  # fmt: skip
     text = written(root)
     found = loaded(text)
     assert found.nova.api_database == "mysql://db.example:3307/nova_api"
-    assert all(one is not None for one in (found.cinder, found.neutron, found.placement, found.designate))
+    services = (found.cinder, found.neutron, found.keystone, found.placement, found.designate)
+    assert all(one is not None for one in services)
     line(text, "# ", "nova-conductor/nova.conf has the cell mysql://db2.example:3306/nova")
     assert discover.cells(discover.look(root, {})) == [
         "mysql://db.example:3306/nova_cell0",
@@ -375,7 +380,8 @@ def test_what_cannot_be_read_is_never_taken_for_absent(tmp_path: Path, monkeypat
 def test_a_service_that_is_not_found_is_a_question(tmp_path: Path) -> None:
     text = written(lay(tmp_path, {"etc/nova/nova.conf": NOVA}))
     found = loaded(text)
-    assert (found.cinder, found.neutron, found.placement, found.designate) == (None, None, None, None)
+    services = (found.cinder, found.neutron, found.keystone, found.placement, found.designate)
+    assert services == (None, None, None, None, None)
     asked = line(text, "# [designate]  # no designate.conf was found in ", f"{tmp_path}/etc/designate, ")
     assert f"{tmp_path}/etc/kolla/designate-central, {tmp_path}/var/lib/lxc/*/rootfs/etc/designate: " in asked
     assert asked.endswith("is there a Designate, and where is its database?")
@@ -388,7 +394,7 @@ def test_a_service_that_is_not_found_is_a_question(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("service", "section"),
-    [("cinder", "database"), ("neutron", "database"), ("placement", "placement_database"),
+    [("cinder", "database"), ("neutron", "database"), ("keystone", "database"), ("placement", "placement_database"),
      ("designate", "storage:sqlalchemy")],
 )  # fmt: skip
 def test_a_file_that_names_no_database_is_a_question(tmp_path: Path, service: str, section: str) -> None:
@@ -521,17 +527,17 @@ def test_init_writes_the_configuration_and_the_grants(tmp_path: Path, capsys: py
     blocks = dict(zip(parts[::2], parts[1::2], strict=True))
     assert list(blocks) == [
         "nova_api at db.example:3307", "cinder at db.example:3306", "neutron at pg.example:5432",
-        "placement at db.example:3306", "designate at db.example:3306", "nova_cell0 at db.example:3306",
-        "nova_cell1 at db2.example:3306",
+        "keystone at db.example:3306", "placement at db.example:3306", "designate at db.example:3306",
+        "nova_cell0 at db.example:3306", "nova_cell1 at db2.example:3306",
     ]  # fmt: skip
-    for service in ("cinder", "placement", "designate"):
+    for service in ("cinder", "keystone", "placement", "designate"):
         mine = blocks[f"{service} at db.example:3306"]
         assert f"GRANT SHOW VIEW ON `{service}`.* TO 'cloudfsck'@'%';" in mine
         assert f"ON `{service}`.`alembic_version` TO ''cloudfsck''@''%''" in mine
         assert f"WHERE table_schema = '{service}' AND table_name = 'alembic_version'" in mine
         assert "AND column_name IN ('version_num')" in mine
-        # Of Cinder's database more is read.
-        assert mine.count("PREPARE") == (5 if service == "cinder" else 1)
+        # Of Cinder's and Keystone's databases more is read.
+        assert mine.count("PREPARE") == {"cinder": 5, "keystone": 4}.get(service, 1)
     assert '\\connect "neutron"' in blocks["neutron at pg.example:5432"]
     assert "('alembic_version', ARRAY['version_num'])" in blocks["neutron at pg.example:5432"]
     assert "('ports', ARRAY['id', 'project_id', " in blocks["neutron at pg.example:5432"]
@@ -648,4 +654,22 @@ def test_where_ovn_is_neutron_says(tmp_path: Path) -> None:
     found = config.parse(tmp_path / "x.toml", text).ovn
     assert found is not None
     assert found.northbound == ["ssl:10.0.0.1:6641", "ssl:[fd00::2]:6641"]
+    assert not found.alone, "it is asked, and nobody has answered"
+    asked = text.replace("# alone = true", "alone = true")
+    told = config.parse(tmp_path / "x.toml", asked).ovn
+    assert told is not None
+    assert told.alone
     assert "[ovn]" not in written(lay(tmp_path / "without", ALL))
+
+
+@pytest.mark.parametrize(("section", "api"), [("nsx_p", "policy"), ("nsx_v3", "manager")])
+def test_where_nsx_is_neutron_says_and_who_reads_it_is_asked(tmp_path: Path, section: str, api: str) -> None:
+    more = f"[{section}]\nnsx_api_managers = 10.0.0.11, https://nsx2.example\nnsx_api_password = hunter2\n"
+    text = written(lay(tmp_path, {**ALL, "etc/neutron/neutron.conf": NEUTRON + more}))
+    assert "hunter2" not in text
+    assert config.parse(tmp_path / "x.toml", text).nsx is None
+    lines = text[text.index("# [nsx]") :].splitlines()[:5]
+    meant = "\n".join(line.removeprefix("# ") for line in lines)
+    found = config.parse(tmp_path / "x.toml", text + "\n" + meant).nsx
+    assert found is not None
+    assert (found.managers, found.api) == (["https://10.0.0.11", "https://nsx2.example"], api)

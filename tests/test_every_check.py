@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cloudfsck import acts, plan, proof, tables
-from cloudfsck.config import NO_BACKEND, Config
+from cloudfsck.config import NO_BACKEND, NO_KEYSTONE, NO_NSX, Config
 from cloudfsck.model import GIVEN, RISKS, Act, Finding, Moved, Scenario, Scope
 from cloudfsck.scenario import NOW
 from cloudfsck.snapshot import OWN, Snapshot
@@ -33,6 +33,12 @@ EACH_FINDING = pytest.mark.parametrize(
         for title, (name, case) in SCENARIOS.items()
         for key in case.finds
     ],
+)
+
+
+#: A cloud of which nothing but Nova is named.
+ALONE = Config.model_validate(
+    {"cloud": {"name": "c", "state": "/s"}, "nova": {"api_database": "sqlite://"}, "hosts": {"transport": "local"}}
 )
 
 
@@ -59,7 +65,8 @@ def test_explains_itself(name: str) -> None:
 
 @EACH_CHECK
 @pytest.mark.parametrize(
-    ("per", "prefixes"), [("cinder", ("cinder",)), ("neutron", ("neutron", "ovn")), ("ovn", ("ovn",))]
+    ("per", "prefixes"),
+    [("cinder", ("cinder",)), ("neutron", ("neutron", "ovn", "nsx")), ("ovn", ("ovn",)), ("nsx", ("nsx",))],
 )
 def test_is_named_after_what_it_reads_beside_nova(name: str, per: str, prefixes: tuple[str, ...]) -> None:
     """Then it is left out where the configuration does not name that."""
@@ -68,13 +75,18 @@ def test_is_named_after_what_it_reads_beside_nova(name: str, per: str, prefixes:
 
 
 @EACH_CHECK
+def test_is_named_after_a_gone_project_if_it_reads_keystone(name: str) -> None:
+    """Then it is left out where the configuration does not name Keystone's database; and so is all of NSX."""
+    read = worlds.built("").tables_read(CHECKS[name].query)
+    why = ALONE.left_out([name]).get(name)
+    assert why == NO_NSX or (why == NO_KEYSTONE) == any(tables.BY_NAME[table].per == "keystone" for table in read)
+
+
+@EACH_CHECK
 def test_is_named_after_an_image_if_it_reads_a_storage_backend(name: str) -> None:
     """Then it is left out where the configuration names no backend."""
     read = worlds.built("").tables_read(CHECKS[name].query)
-    alone = Config.model_validate(
-        {"cloud": {"name": "c", "state": "/s"}, "nova": {"api_database": "sqlite://"}, "hosts": {"transport": "local"}}
-    )
-    left_out = alone.left_out([name]).get(name) == NO_BACKEND
+    left_out = ALONE.left_out([name]).get(name) == NO_BACKEND
     assert left_out == any(tables.BY_NAME[table].per == "backend" for table in read)
 
 

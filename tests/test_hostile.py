@@ -250,8 +250,8 @@ def test_no_answer_of_a_host_is_a_fault_of_ours(user: User) -> None:
     settings = config.load(user.configuration)
     place = settings.place("compute3")
     target = remote.Target("compute3", "compute3", 22, "local", sys.executable)
-    request = {"version": 1, "virsh": place.virsh, "nova_conf": place.nova_conf, "proc": place.proc,
-               "servers": [small.server(small.LEFTOVER).uuid]}  # fmt: skip
+    request = {"version": 1, "virsh": place.virsh, "ovs_vsctl": place.ovs_vsctl, "nova_conf": place.nova_conf,
+               "proc": place.proc, "servers": [small.server(small.LEFTOVER).uuid]}  # fmt: skip
     program = Path(probe.__file__).read_text()
     ((_, answer),) = remote.ask([(target, request)], program, None)
     assert isinstance(answer, dict)

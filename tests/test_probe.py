@@ -4,10 +4,13 @@ import ast
 import json
 import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +138,13 @@ def test_source_contains_no_call_that_writes() -> None:
             assert ast.unparse(node.args[1]) == "'rb'", whole
         if name == "run":
             runs += 1
-            assert whole.startswith("subprocess.run(self.argv + ['-r', '-q', line], stdin=subprocess.DEVNULL")
+            starts = ("self.argv + ['-r', '-q', line]", "argv + OVS_QUESTION")
+            assert whole.startswith(tuple(f"subprocess.run({argv}, stdin=subprocess.DEVNULL" for argv in starts))
         if isinstance(node.func, ast.Call) or name == "CDLL":
             assert whole.startswith("ctypes.CDLL(None, use_errno=True)"), whole
         if whole.startswith("ctypes.CDLL(None, use_errno=True)."):
             assert name == "statfs"
-    assert runs == 1
+    assert runs == 2
 
 
 def test_source_runs_on_old_hosts_and_through_any_locale() -> None:
@@ -1123,6 +1127,7 @@ def test_the_program_answers_between_its_marks(
         "version": 1,
         "nonce": "n-1",
         "virsh": [str(virsh.path)],
+        "ovs_vsctl": [],
         "nova_conf": None,
         "instances_path": str(top),
         "proc": str(processes.path),
@@ -1136,13 +1141,13 @@ def test_the_program_answers_between_its_marks(
     assert answer["instances"]["entries"][0]["open_by"] == [10]
     assert set(answer) == {
         "version", "clock", "hostname", "canonical", "boot_id", "seconds", "failed", "domains", "processes",
-        "instances", "storage", "mounts", "swtpm", "nvram",
+        "instances", "storage", "mounts", "ovs", "swtpm", "nvram",
     }  # fmt: skip
 
 
 def test_a_version_that_is_not_spoken() -> None:
     answer = run({"version": 2, "nonce": "n-1"}, True)
-    assert set(answer["failed"]) == {"domains", "processes", "instances", "storage", "mounts", "swtpm", "nvram"}
+    assert set(answer["failed"]) == {"domains", "processes", "instances", "storage", "mounts", "ovs", "swtpm", "nvram"}
     assert not set(answer["failed"]) & set(answer)
 
 
@@ -1156,3 +1161,114 @@ def test_a_nonce_that_could_forge_a_mark(nonce: str | None) -> None:
     )
     assert done.returncode != 0
     assert done.stdout == b""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Open vSwitch.
+
+PORT, OWNER = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000001"
+
+
+@pytest.fixture
+def switch(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """A real database of Open vSwitch, with nothing in it; and its own ovs-vsctl, as that of a host."""
+    schema = Path("/usr/share/openvswitch/vswitch.ovsschema")
+    if shutil.which("ovsdb-server") is None or not schema.exists():
+        pytest.skip("Open vSwitch is not installed")
+    subprocess.run(["ovsdb-tool", "create", tmp_path / "db", schema], check=True)
+    socket = tmp_path / "db.sock"
+    server = subprocess.Popen(
+        ["ovsdb-server", tmp_path / "db", f"--remote=punix:{socket}", f"--unixctl={tmp_path / 'ctl'}", "-vconsole:off"]
+    )
+    try:
+        program = tmp_path / "ovs-vsctl"
+        program.write_text(f'#!/bin/sh\nexec /usr/bin/ovs-vsctl --db=unix:{socket} "$@"\n')
+        program.chmod(0o755)
+        while not socket.exists():
+            time.sleep(0.01)
+        yield lambda *words: subprocess.run(
+            [program, "--no-wait", *words], check=True, capture_output=True
+        ).stdout.decode()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.real
+def test_interfaces_of_a_real_switch(switch: Callable[..., str], tmp_path: Path) -> None:
+    request: dict[str, Any] = {"ovs_vsctl": [str(tmp_path / "ovs-vsctl")]}
+    assert probe.read_ovs(request) == []
+    empty = subprocess.run(["ovsdb-tool", "show-log", "-m", tmp_path / "db"], check=True, capture_output=True).stdout
+    assert b"insert" not in empty, "whoever only reads leaves an empty database empty"
+    marks = [
+        f"external_ids:iface-id={PORT}",
+        'external_ids:attached-mac="fa:16:3e:00:00:01"',
+        f"external_ids:vm-uuid={OWNER}",
+    ]
+    switch("add-br", "br-int", "--", "add-port", "br-int", "tap1", "--", "set", "Interface", "tap1", *marks)
+    switch("add-bond", "br-int", "bond0", "tap2", "tap3", "--", "set", "Interface", "tap3", "external_ids:iface-id=x")
+    one = {"bridge": "br-int", "name": "tap1", "iface_id": PORT, "mac": "fa:16:3e:00:00:01", "vm": OWNER,
+           "ofport": None, "error": None}  # fmt: skip
+    other = {**one, "name": "tap3", "iface_id": "x", "mac": None, "vm": None}
+    assert sorted(probe.read_ovs(request), key=lambda row: str(row["name"])) == [one, other]
+    assert probe.read_ovs({**request, "servers": [PORT]}) == [one]
+    assert probe.read_ovs({**request, "servers": [OWNER]}) == [one]
+    assert probe.read_ovs({**request, "servers": ["another"]}) == []
+
+
+def test_interfaces_that_work_and_that_do_not() -> None:
+    bridges = {"headings": ["name", "ports"], "data": [["br-int", ["uuid", "p"]]]}
+    ports = {"headings": ["_uuid", "interfaces"], "data": [[["uuid", "p"], ["set", [["uuid", "i"], ["uuid", "j"]]]]]}
+    of = ["map", [["iface-id", PORT]]]
+    gone = "could not open network device tap2 (No such device)"
+    interfaces = {
+        "headings": ["_uuid", "name", "external_ids", "ofport", "error"],
+        "data": [
+            [["uuid", "i"], "tap1", of, 7, ["set", []]],
+            [["uuid", "j"], "tap2", of, -1, gone],
+            [["uuid", "k"], "tap3", ["map", []], 8, ["set", []]],
+        ],
+    }
+    answer = "\n".join(map(json.dumps, (bridges, ports, interfaces)))
+    found = [(row["name"], row["bridge"], row["ofport"], row["error"]) for row in probe.ovs_interfaces(answer)]
+    assert found == [("tap1", "br-int", 7, None), ("tap2", "br-int", -1, gone)]
+
+
+@pytest.mark.parametrize("answer", ["", "{}\n{}"])
+def test_an_answer_that_is_cut_off_is_no_empty_switch(answer: str) -> None:
+    with pytest.raises(probe.Unread, match="answers to three questions"):
+        probe.ovs_interfaces(answer)
+
+
+def test_a_host_without_open_vswitch_has_no_interface_of_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert probe.read_ovs({"ovs_vsctl": []}) == [], "the configuration says that there is none"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert probe.read_ovs({}) == []
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho 'Error: No such container: openvswitch_vswitchd' >&2\nexit 1\n")
+    docker.chmod(0o755)
+    assert probe.read_ovs({}) == []
+    docker.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2\nexit 1\n")
+    with pytest.raises(probe.Unread, match="Cannot connect to the Docker daemon"):
+        probe.read_ovs({})
+
+
+def test_a_switch_that_does_not_answer_is_no_empty_one(tmp_path: Path) -> None:
+    program = tmp_path / "ovs-vsctl"
+    with pytest.raises(probe.Unread, match="is not installed"):
+        probe.read_ovs({"ovs_vsctl": [str(program)]})
+    program.write_text("#!/bin/sh\necho 'ovs-vsctl: database connection failed' >&2\nexit 1\n")
+    program.chmod(0o755)
+    with pytest.raises(probe.Unread, match="database connection failed"):
+        probe.read_ovs({"ovs_vsctl": [str(program)]})
+    program.chmod(0o644)
+    with pytest.raises(probe.Unread, match="cannot be run"):
+        probe.read_ovs({"ovs_vsctl": [str(program)]})
+
+
+@pytest.mark.parametrize(
+    "argv", [["sh", "-c", "id"], ["ovs-vsctl", "--", "del-br", "br-int"], ["docker", "run", "x", "ovs-vsctl"]]
+)
+def test_only_ovs_vsctl_is_run(argv: list[str]) -> None:
+    with pytest.raises(probe.Unread, match="ovs-vsctl"):
+        probe.read_ovs({"ovs_vsctl": argv})

@@ -6,6 +6,7 @@ follow one another (conftest.py).  Who changes a world does so inside `supposing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -100,10 +101,16 @@ def is_plain(text: str) -> bool:
 
 
 def _kind(world: scenario.World) -> object:
-    """What worlds must have in common to be one cloud: Nova's settings, what is lost that they all share, and whether
-    all hosts and cells were heard that there are: where one was not, nothing is proven that rests on all."""
+    """What worlds must have in common to be one cloud: Nova's settings, Keystone's catalog and projects, whether they
+    have an NSX and ML2, what is lost that they all share, and whether all hosts and cells were heard that there are:
+    where one was not, nothing is proven that rests on all."""
     shared = frozenset((table, part) for table, part in world.lost if tables.BY_NAME[table].part is None)
-    settings = sorted(map(repr, world.rows.get("settings", ())))
+    of_all = ["settings", "keystone_services", "keystone_endpoints"]
+    # Whose Keystone it is shows in its projects; those of NSX have no server, and one does not touch the other.
+    of_all += [] if world.rows.get("nsx_objects") else ["keystone_projects"]
+    settings = sorted(repr(row) for table in of_all for row in world.rows.get(table, ()))
+    if world.rows.get("nsx_objects"):
+        settings.append("NSX beside ML2" if world.rows.get("neutron_network_segments") else "NSX")
     there = {row.get("host") for row in world.rows.get("roster", ())} - world.parts["host"]
     there |= {row.get("cell") for row in world.rows["nova_cell_mappings"]} - world.parts["cell"]
     heard = not world.lost and not there
@@ -123,29 +130,51 @@ def _merged(worlds: list[scenario.World]) -> scenario.World:
 
 def where(name: str) -> str:
     """The world to which a key or a host of `together` belongs."""
-    return list(ALL)[int(name[1:4])]
+    found = re.search(r"w(\d{3})-", name)
+    assert found, f"{name} has no world"
+    return list(ALL)[int(found[1])]
 
 
 def _prefix(number: int) -> str:
     return f"w{number:03}-"
 
 
+#: Columns beside the keys in which there are names, by what a table is read from; and what of a path is one.
+_NAMING: dict[tables.Per, tuple[str, ...]] = {
+    "neutron": ("project_id",),
+    "neutron_nsx": ("phy_uuid",),
+    "keystone": ("id",),
+    "nsx": ("id", "neutron", "project", "attachment"),
+}
+_ID = re.compile(r"[a-z]{1,3}-\d+.*")
+
+#: What may stand before the name of a volume, or of a network or segment.
+_BEFORE_NAMES = ("target:", "ovnmeta-")
+
+
 def _renamed(world: scenario.World, number: int) -> scenario.World:
     names = {
         word for table, many in world.rows.items() for row in many for column, word in row.items()
-        if word is not None and (column in ("cell", "host", "backend", "cinder") or column in tables.BY_NAME[table].key)
+        if word is not None
+        and (column in ("cell", "host", "backend", "cinder") or column in tables.BY_NAME[table].key
+             or column in _NAMING.get(tables.BY_NAME[table].per, ()))
     }  # fmt: skip
+    names |= {part for word in names if word.startswith("/") for part in word.split("/") if _ID.fullmatch(part)}
+    names |= {word.removeprefix(what) for word in names for what in _BEFORE_NAMES if word.startswith(what)}
 
     def rename(table: str, column: str, word: str | None) -> str | None:
         if word is None:
             return None
         if column == "cell_id" or (table, column) == ("nova_cell_mappings", "id"):
             return str(100 * number + int(word))
-        if word.startswith("target:"):
-            return "target:" + str(rename(table, column, word.removeprefix("target:")))
+        for what in _BEFORE_NAMES:
+            if word.startswith(what):
+                return what + str(rename(table, column, word.removeprefix(what)))
         if column in ("host", "cinder") and "@" in word:
             host, _, backend = word.partition("@")
             return f"{_prefix(number)}{host}@{_prefix(number)}{backend}"
+        if word.startswith("/") and word in names:
+            return "/".join(_prefix(number) + part if part in names else part for part in word.split("/"))
         if word.startswith("["):
             return "[" + ",".join(str(rename(table, "", each)) for each in word[1:-1].split(",")) + "]"
         return _prefix(number) + word if word in names else word

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from cloudfsck.acts import attachment, block_device, device, directory, domain, ovn_port, port
+from cloudfsck.acts import attachment, block_device, device, directory, domain, nsx_object, ovn_object, ovn_port, port
 from cloudfsck.model import Act, Trouble
 
 KINDS: dict[str, type[Any]] = {
@@ -16,7 +16,8 @@ KINDS: dict[str, type[Any]] = {
         domain.Define, directory.Quarantine, directory.Restore, directory.Remove, attachment.Delete,
         attachment.Complete, attachment.ResetStatus, device.Remove, device.Logout, block_device.Delete,
         block_device.Restore, port.Delete, port.Unbind, port.Rebind, port.DeleteBinding, port.Disassociate,
-        port.Associate, ovn_port.Delete, ovn_port.Insert,
+        port.Associate, ovn_port.Delete, ovn_port.Insert, ovn_object.Delete, ovn_object.Insert,
+        nsx_object.Delete, nsx_object.Create,
     )
 }  # fmt: skip
 

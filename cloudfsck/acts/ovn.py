@@ -4,17 +4,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from cloudfsck.acts.ovsdb import expect, transact
+from cloudfsck.acts.ovsdb import Operation, expect, transact
 from cloudfsck.config import Ovn
 from cloudfsck.model import Act, Moved, Refused, Trouble
 from cloudfsck.sources import ovn, ovsdb
 from cloudfsck.sources.database import Unreadable
 
-#: What OVN itself writes into a port, or what no insert may say.
-_OVNS_OWN = frozenset({"_uuid", "_version", "up"})
+#: What OVSDB itself writes into a row.
+_OVSDBS_OWN = frozenset({"_uuid", "_version"})
+
+#: What OVN itself writes, and no insert may say.
+_OVNS_OWN = _OVSDBS_OWN | {"up"}
+
+Columns = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What an act on a row of a table has to know of it: Neutron's mark; the table of what has it among its `ports`, if
+    anything must; the rows that are its own by their column, which come and go with it; and whether it may refer to
+    others, for those outlast it."""
+
+    mark: str
+    parent: str | None = None
+    own: Mapping[str, str] = field(default_factory=dict)
+    refers: bool = False
+
+
+_KINDS = {
+    "Logical_Switch_Port": _Kind("neutron:port_name", parent="Logical_Switch", refers=True),
+    "Logical_Router_Port": _Kind("neutron:router_name", parent="Logical_Router"),
+    "Logical_Switch": _Kind("neutron:network_name"),
+    "Logical_Router": _Kind("neutron:router_name"),
+    "Port_Group": _Kind("neutron:security_group_id", own={"acls": "ACL"}),
+}
 
 
 @dataclass(frozen=True)
@@ -30,60 +56,76 @@ class Northbound:
         Outcomeless when what became of it is not known.
         """
         order = act.order
-        if order["do"] == "ovn_port.delete":
+        if order["do"] in ("ovn_port.delete", "ovn_object.delete"):
             return self._delete(order)
-        if order["do"] == "ovn_port.insert":
+        if order["do"] in ("ovn_port.insert", "ovn_object.insert"):
             return self._insert(order)
         raise Refused(f"{order['do']} is nothing that OVN does")
 
     def _delete(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
-        port, was = order["port"], order["was"]
-        row = self._row(was["row"])
+        table, name, was = order["table"], order["name"], order["was"]
+        kind = _KINDS[table]
+        row = self._row(table, was["row"])
         marks = ovsdb.plain("map", row["external_ids"])
-        now = {
-            "name": row["name"], "marked": "neutron:port_name" in marks, "up": ovsdb.plain("set", row["up"]) == [True],
-            "revision": marks.get("neutron:revision_number"),
-        }  # fmt: skip
+        now = {"name": row["name"], "marked": kind.mark in marks, "revision": marks.get("neutron:revision_number")}
         revision = None if was["revision"] is None else str(was["revision"])
-        if now != {"name": port, "marked": True, "up": False, "revision": revision}:
-            raise Moved(f"OVN's port {port} is not as it was: {now}")
-        kept = {name: value for name, value in row.items() if name not in ("_uuid", "_version")}
-        switch = [["name", "==", was["switch"]], ["ports", "includes", ovsdb.several([ovsdb.uuid(was["row"])])]]
-        away = [["ports", "delete", ovsdb.several([ovsdb.uuid(was["row"])])]]
-        done = transact(
-            ovn.server(self.settings), ovn.NORTHBOUND,
-            [
-                expect("Logical_Switch_Port", was["row"], kept),
-                {"op": "mutate", "table": "Logical_Switch", "where": switch, "mutations": away},
-            ],
-        )  # fmt: skip
-        if done[1].get("count") != 1:
-            raise Moved(f"OVN's switch {was['switch']} has no port {port} any more")
-        return {"was": {name: value for name, value in row.items() if name not in _OVNS_OWN}}
+        expected = {"name": name, "marked": True, "revision": revision}
+        if table == "Logical_Switch_Port":
+            now, expected = now | {"up": ovsdb.plain("set", row["up"]) == [True]}, expected | {"up": False}
+        if now != expected:
+            raise Moved(f"OVN's {_word(table)} {name} is not as it was: {now}")
+        if not kind.refers and (
+            has := sorted(column for column in row if column not in kind.own and _refer(row, column))
+        ):
+            raise Refused(f"OVN's {_word(table)} {name} still has {', '.join(has)}")
+        own = {
+            column: [self._row(of, one) for one in ovsdb.plain("set", row[column])] for column, of in kind.own.items()
+        }
+        expectations = [expect(table, was["row"], _without(row, _OVSDBS_OWN))]
+        for column, of in kind.own.items():
+            expectations += [expect(of, one["_uuid"][1], _without(one, _OVSDBS_OWN)) for one in own[column]]
+        away: Operation = {"op": "delete", "table": table, "where": [["_uuid", "==", ovsdb.uuid(was["row"])]]}
+        if kind.parent is not None:
+            this = ovsdb.several([ovsdb.uuid(was["row"])])
+            has_it = [["name", "==", was["parent"]], ["ports", "includes", this]]
+            away = {"op": "mutate", "table": kind.parent, "where": has_it, "mutations": [["ports", "delete", this]]}
+        done = transact(ovn.server(self.settings), ovn.NORTHBOUND, [*expectations, away])
+        if done[-1].get("count") != 1:
+            of = name if kind.parent is None else f"port {name} of {_word(kind.parent)} {was['parent']}"
+            raise Moved(f"OVN has no {of} any more")
+        return {
+            "was": _without(row, _OVNS_OWN),
+            "owned": {column: [_without(one, _OVNS_OWN) for one in rows] for column, rows in own.items()},
+        }
 
     def _insert(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
-        columns = json.loads(order["columns"])
-        if not isinstance(columns, dict) or columns.get("name") != order["port"]:
-            raise Refused(f"the journal does not say what OVN's port {order['port']} was")
-        nobody = {"op": "wait", "timeout": 0, "table": "Logical_Switch_Port", "where": [["name", "==", order["port"]]],
-                  "columns": ["name"], "until": "==", "rows": []}  # fmt: skip
-        switch = {"op": "wait", "timeout": 0, "table": "Logical_Switch", "where": [["name", "==", order["switch"]]],
-                  "columns": ["name"], "until": "==", "rows": [{"name": order["switch"]}]}  # fmt: skip
-        there = [["name", "==", order["switch"]]]
-        put = [["ports", "insert", ovsdb.several([["named-uuid", "made"]])]]
-        transact(
-            ovn.server(self.settings), ovn.NORTHBOUND,
-            [
-                nobody, switch,
-                {"op": "insert", "table": "Logical_Switch_Port", "row": columns, "uuid-name": "made"},
-                {"op": "mutate", "table": "Logical_Switch", "where": there, "mutations": put},
-            ],
-        )  # fmt: skip
+        table, name, parent = order["table"], order["name"], order["parent"]
+        kind = _KINDS[table]
+        columns, owned = json.loads(order["columns"]), json.loads(order["owned"])
+        if not isinstance(columns, dict) or columns.get("name") != name or set(owned) != set(kind.own):
+            raise Refused(f"the journal does not say what OVN's {_word(table)} {name} was")
+        operations = [_named(table, name, there=False)]
+        if kind.parent is not None:
+            operations.append(_named(kind.parent, parent, there=True))
+        for column, of in kind.own.items():
+            names = [f"own{number}" for number in range(len(owned[column]))]
+            columns[column] = ovsdb.several([["named-uuid", one] for one in names])
+            operations += [
+                {"op": "insert", "table": of, "row": row, "uuid-name": one}
+                for one, row in zip(names, owned[column], strict=True)
+            ]
+        operations.append({"op": "insert", "table": table, "row": columns, "uuid-name": "made"})
+        if kind.parent is not None:
+            put = [["ports", "insert", ovsdb.several([["named-uuid", "made"]])]]
+            operations.append(
+                {"op": "mutate", "table": kind.parent, "where": [["name", "==", parent]], "mutations": put}
+            )
+        transact(ovn.server(self.settings), ovn.NORTHBOUND, operations)
         return {}
 
-    def _row(self, uuid: str) -> Mapping[str, Any]:
-        """A port's row in OVSDB's own notation.  Raises Moved if there is none, and Trouble where nobody says."""
-        select = {"op": "select", "table": "Logical_Switch_Port", "where": [["_uuid", "==", ovsdb.uuid(uuid)]]}
+    def _row(self, table: str, uuid: str) -> Columns:
+        """A row in OVSDB's own notation.  Raises Moved if there is none, and Trouble where nobody says."""
+        select = {"op": "select", "table": table, "where": [["_uuid", "==", ovsdb.uuid(uuid)]]}
         try:
             with ovsdb.leader(ovn.server(self.settings), ovn.NORTHBOUND) as connection:
                 (result,) = connection.call("transact", [ovn.NORTHBOUND, select])
@@ -91,6 +133,33 @@ class Northbound:
             raise Trouble(f"nothing was sent: {error}") from error
         rows = result.get("rows") if isinstance(result, Mapping) else None
         if not isinstance(rows, list) or len(rows) != 1:
-            raise Moved(f"OVN has no row {uuid} of a port any more")
-        found: Mapping[str, Any] = rows[0]
+            raise Moved(f"OVN has no row {uuid} of a {_word(table)} any more")
+        found: Columns = rows[0]
         return found
+
+
+def _word(table: str) -> str:
+    return table.lower().removeprefix("logical_").replace("_", " ")
+
+
+def _without(row: Columns, columns: frozenset[str]) -> Columns:
+    return {name: value for name, value in row.items() if name not in columns}
+
+
+def _refer(row: Columns, column: str) -> bool:
+    """Whether a column names other rows: a UUID, or some of them, or a map of them."""
+    value = row[column]
+    if column == "_uuid" or column == "_version" or not isinstance(value, list):
+        return False
+    if value[0] in ("set", "map"):
+        flat = [one for each in value[1] for one in (each if value[0] == "map" else [each])]
+        return any(isinstance(one, list) and one[:1] == ["uuid"] for one in flat)
+    return bool(value[0] == "uuid")
+
+
+def _named(table: str, name: str, *, there: bool) -> Operation:
+    """Nothing is written unless there is a row of this name, and only one, or unless there is none."""
+    return {
+        "op": "wait", "timeout": 0, "table": table, "where": [["name", "==", name]], "columns": ["name"],
+        "until": "==", "rows": [{"name": name}] if there else [],
+    }  # fmt: skip

@@ -1,4 +1,5 @@
-"""Acts on a port of OVN's northbound database: away with it, and back with all that it was.  `ovn.py` sends them."""
+"""Acts on a port of a switch or router in OVN's northbound database: away with it, and back with all that it was.
+`ovn.py` sends them."""
 
 from __future__ import annotations
 
@@ -13,10 +14,29 @@ from cloudfsck.tables import OVN
 
 
 @dataclass(frozen=True)
-class Delete:
-    """Delete a port of a logical switch, of which Neutron has no port any more.
+class Place:
+    """Where a snapshot has the ports of one of OVN's tables, and what has them: table, column, table."""
 
-    `row` is its UUID in OVN, `revision` Neutron's of it there.  `server` is what had it, or "".
+    ports: str
+    parent: str
+    parents: str
+    delete: str
+    add: str
+    word: str
+
+
+PLACES: Mapping[str, Place] = {
+    "Logical_Switch_Port": Place("ovn_switch_ports", "switch", "ovn_switches", "lsp-del", "lsp-add", "switch"),
+    "Logical_Router_Port": Place("ovn_router_ports", "router", "ovn_routers", "lrp-del", "lrp-add", "router"),
+}
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete a port of a logical switch, or of a router, of which Neutron has no port any more.
+
+    `table` is OVN's, `name` and `row` its name and UUID there, `parent` the name of the switch or router, `revision`
+    Neutron's of it there.  `server` is what had it, or "".
     """
 
     kind: ClassVar[str] = "ovn_port.delete"
@@ -27,9 +47,11 @@ class Delete:
     undoing: ClassVar[Undo] = "approximate"
     destroys: ClassVar[bool] = False
     server: str
+    table: str
     port: str
+    name: str
     row: str
-    switch: str
+    parent: str
     revision: int | None
 
     @property
@@ -37,38 +59,53 @@ class Delete:
         return frozenset({self.port})
 
     @property
+    def things(self) -> frozenset[str]:
+        """What is compared afterwards; all else in OVN comes and goes with other ports."""
+        return frozenset({self.name})
+
+    @property
     def order(self) -> Mapping[str, Any]:
-        was = {"row": self.row, "switch": self.switch, "revision": self.revision}
-        return {"do": self.kind, "server": self.server, "port": self.port, "was": was}
+        was = {"row": self.row, "parent": self.parent, "revision": self.revision}
+        return {"do": self.kind, "server": self.server, "table": self.table, "name": self.name, "was": was}
 
     @property
     def command(self) -> str:
-        return f"ovn-nbctl lsp-del {self.port}"
+        return f"ovn-nbctl {PLACES[self.table].delete} {self.name}"
 
     def undo(self, saw: Row) -> Insert:
-        return Insert(self.server, self.port, self.switch, self.revision, json.dumps(saw.get("was", {})))
+        columns = json.dumps(saw.get("was", {}))
+        return Insert(self.server, self.table, self.port, self.name, self.parent, self.revision, columns)
 
     def effect(self, db: Any) -> None:
         stands(db, self, self.what, None)
-        given = {"row": self.row, "port": self.port, "switch": self.switch, "revision": self.revision}
+        place = PLACES[self.table]
+        given = {
+            "row": self.row,
+            "name": self.name,
+            "port": self.port,
+            "parent": self.parent,
+            "revision": self.revision,
+        }
         here = (
-            "uuid = $row AND name = $port AND switch IS NOT DISTINCT FROM $switch"
-            " AND revision IS NOT DISTINCT FROM $revision AND NOT up"
+            f"uuid = $row AND name = $name AND port = $port AND {place.parent} IS NOT DISTINCT FROM $parent"
+            " AND revision IS NOT DISTINCT FROM $revision"
         )
-        found = db.execute(f"SELECT count(*) FROM ovn_switch_ports WHERE {here}", given).fetchone()[0]
+        if place.ports == "ovn_switch_ports":
+            here += " AND NOT up"
+        found = db.execute(f"SELECT count(*) FROM {place.ports} WHERE {here}", given).fetchone()[0]
         if found != 1:
             raise Moved(f"{self}: {found} rows are as it expects, not one")
-        db.execute("DELETE FROM ovn_switch_ports WHERE uuid = ?", [self.row])
-        db.execute("UPDATE ovn_switches SET ports = ports - 1 WHERE name = ?", [self.switch])
+        db.execute(f"DELETE FROM {place.ports} WHERE uuid = ?", [self.row])
+        db.execute(f"UPDATE {place.parents} SET ports = ports - 1 WHERE name = ?", [self.parent])
 
     def __str__(self) -> str:
-        return f"delete port {self.port} from switch {self.switch} of OVN"
+        return f"delete port {self.name} from {PLACES[self.table].word} {self.parent} of OVN"
 
 
 @dataclass(frozen=True)
 class Insert:
-    """Put a port back into its logical switch, as it was; it gets another UUID there.  `columns` are all of its row,
-    as OVSDB writes them, in JSON."""
+    """Put a port back into its logical switch or router, as it was; it gets another UUID there.  `columns` are all of
+    its row, as OVSDB writes them, in JSON."""
 
     kind: ClassVar[str] = "ovn_port.insert"
     what: ClassVar[str] = "OVN port"
@@ -78,8 +115,10 @@ class Insert:
     undoing: ClassVar[Undo] = "none"
     destroys: ClassVar[bool] = False
     server: str
+    table: str
     port: str
-    switch: str
+    name: str
+    parent: str
     revision: int | None
     columns: str
 
@@ -88,27 +127,31 @@ class Insert:
         return frozenset({self.port})
 
     @property
+    def things(self) -> frozenset[str]:
+        return frozenset({self.name})
+
+    @property
     def order(self) -> Mapping[str, Any]:
-        row = {"switch": self.switch, "columns": self.columns}
-        return {"do": self.kind, "server": self.server, "port": self.port, **row}
+        row = {"parent": self.parent, "columns": self.columns, "owned": "{}"}
+        return {"do": self.kind, "server": self.server, "table": self.table, "name": self.name, **row}
 
     @property
     def command(self) -> str:
-        return f"ovn-nbctl lsp-add {self.switch} {self.port}"
+        return f"ovn-nbctl {PLACES[self.table].add} {self.parent} {self.name}"
 
     def undo(self, saw: Row) -> None:
         return None
 
     def effect(self, db: Any) -> None:
         stands(db, self, self.what, None)
-        if db.execute("SELECT count(*) FROM ovn_switch_ports WHERE name = ?", [self.port]).fetchone()[0]:
+        place = PLACES[self.table]
+        if db.execute(f"SELECT count(*) FROM {place.ports} WHERE name = ?", [self.name]).fetchone()[0]:
             raise Moved(f"{self}: there is one of that name")
-        db.execute(
-            "INSERT INTO ovn_switch_ports (name, switch, revision, type, up, port, device_id)"
-            " VALUES ($port, $switch, $revision, '', FALSE, $port, $server)",
-            {"port": self.port, "switch": self.switch, "revision": self.revision, "server": self.server},
-        )
-        db.execute("UPDATE ovn_switches SET ports = ports + 1 WHERE name = ?", [self.switch])
+        more = {"type": "", "up": False, "device_id": self.server} if place.ports == "ovn_switch_ports" else {}
+        given = {"name": self.name, place.parent: self.parent, "revision": self.revision, "port": self.port, **more}
+        columns, values = ", ".join(given), ", ".join(f"${column}" for column in given)
+        db.execute(f"INSERT INTO {place.ports} ({columns}) VALUES ({values})", given)
+        db.execute(f"UPDATE {place.parents} SET ports = ports + 1 WHERE name = ?", [self.parent])
 
     def __str__(self) -> str:
-        return f"put port {self.port} back into switch {self.switch} of OVN"
+        return f"put port {self.name} back into {PLACES[self.table].word} {self.parent} of OVN"

@@ -126,7 +126,7 @@ CHECK = Check(
             unbind port p-7 from server s-7; it stays its owner's, with its addresses
             """),
         Scenario(
-            "a guest has it, its own or another, by the port or by its address; or it is up; or without a revision", """
+            "a guest or Open vSwitch has it, by the port or by its address; or it is up; or without a revision", """
             hosts cell1      c1 c2
             nova_instances   cell   uuid  host  deleted  deleted_at
                              cell1  s-1   c1    1        -3d
@@ -135,6 +135,7 @@ CHECK = Check(
                              cell1  s-4   c2    4        -3d
                              cell1  s-5   c2    5        -3d
                              cell1  s-6   c2    6        -3d
+                             cell1  s-7   c1    7        -3d
                              cell1  s-9   c2    0        -
             nova_instance_mappings  instance_uuid  cell_id
                                     s-9            cell1
@@ -152,6 +153,8 @@ CHECK = Check(
                                 c2    s-9   live    fa:33  p-3
                                 c2    s-9   live    fa:05  -
                                 c2    s-6   both    fa:66  -
+            ovs_interfaces   host  bridge  name   iface_id  vm   ofport  error
+                             c1    br-int  tap-7  p-7       s-7  9       -
             neutron_ports    id   device_owner  device_id  status  name  mac_address  standard_attr_id  revision_number  created_at  updated_at
                              p-1  compute:nova  s-1        DOWN    -     fa:01        1                 4                -9d         -9d
                              p-2  compute:nova  s-2        DOWN    -     fa:02        2                 4                -9d         -9d
@@ -159,8 +162,9 @@ CHECK = Check(
                              p-4  compute:nova  s-4        ACTIVE  -     fa:04        4                 4                -9d         -9d
                              p-5  compute:nova  s-5        DOWN    -     fa:05        5                 -                -9d         -9d
                              p-6  compute:nova  s-6        DOWN    -     fa:06        6                 4                -9d         -9d
+                             p-7  compute:nova  s-7        DOWN    -     fa:07        7                 4                -9d         -9d
             """,
-            finds=("p-1", "p-2", "p-3", "p-4", "p-5", "p-6"),
+            finds=("p-1", "p-2", "p-3", "p-4", "p-5", "p-6", "p-7"),
             plans="unbind port p-6 from server s-6; it stays its owner's, with its addresses"),
         Scenario(
             "the server lives, is under way, or its deletion is; its host has just gone down; it is nobody's, or a router's", """

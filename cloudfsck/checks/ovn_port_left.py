@@ -13,7 +13,8 @@ What the repair does
     whatever else it does not know in the same pass.
 When not to repair
     After Neutron's database was restored: every port made since the backup looks like this, and is needed.  Where another
-    Neutron uses the same OVN: its networks are not this one's, and only a person decides.
+    Neutron uses the same OVN: its networks are not this one's, and only a person decides, unless [ovn] of the
+    configuration says that this one uses OVN alone.
 """
 
 from collections.abc import Iterable
@@ -23,7 +24,9 @@ from cloudfsck.model import Check, Row, Scenario
 
 
 def _repair(row: Row) -> Iterable[ovn_port.Delete]:
-    yield ovn_port.Delete(row["server"] or "", row["port"], row["ovn_row"], row["switch"], row["revision"])
+    yield ovn_port.Delete(
+        row["server"] or "", "Logical_Switch_Port", row["port"], row["key"], row["ovn_row"], row["switch"], row["revision"]
+    )  # fmt: skip
 
 
 def _commands(row: Row) -> Iterable[str]:
@@ -41,16 +44,17 @@ CHECK = Check(
                p.device_owner, p.revision, n.name AS network_name, n.project_id AS project,
                coalesce(g.on_hosts, []) AS guests_on, [p.port, s.network] AS also,
                NULL AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock,
-               CASE WHEN n.id IS NULL THEN 'its network is none of this Neutron''s'
+               CASE WHEN n.id IS NULL AND NOT a.alone THEN 'its network is none of this Neutron''s'
                     WHEN g.on_hosts IS NOT NULL THEN 'a guest has the port, on ' || array_to_string(g.on_hosts, ', ')
                     WHEN p.up THEN 'OVN says that a host has it'
                     WHEN p.type <> '' THEN 'it is no server''s port' END AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM ovn_switch_ports p
+         CROSS JOIN ovn_settings a
           LEFT JOIN ovn_switches s ON s.name = p.switch
           LEFT JOIN neutron_networks n ON n.id = s.network
           LEFT JOIN (SELECT i.port, list(DISTINCT i.host ORDER BY i.host) AS on_hosts
-                       FROM libvirt_interfaces i GROUP BY i.port) g ON g.port = p.port
+                       FROM port_interfaces i GROUP BY i.port) g ON g.port = p.port
          WHERE p.port IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM neutron_ports o WHERE o.id = p.port)
            AND NOT EXISTS (SELECT 1 FROM neutron_ovn_revisions r
@@ -61,12 +65,12 @@ CHECK = Check(
     risk="ask",
     scenarios=(
         Scenario(
-            "of a network that is here; of another Neutron's; a guest has it; it is up; a router's", """
+            "of a network that is here; of another Neutron's; a guest or Open vSwitch has it; it is up; a router's", """
             hosts cell1      c1
             neutron_networks  id   name  revision_number
                               n-1  net0  2
             ovn_switches     uuid  name         network  ports  revision
-                             u-1   neutron-n-1  n-1      5      2
+                             u-1   neutron-n-1  n-1      7      2
                              u-2   neutron-n-2  n-2      1      2
                              u-3   other        -        1      -
             ovn_switch_ports  uuid  name  port  switch       type    up     device_id  device_owner              revision
@@ -76,14 +80,34 @@ CHECK = Check(
                               u-14  p-4   p-4   neutron-n-1  -       true   s-4        compute:nova              4
                               u-15  p-5   p-5   neutron-n-1  router  false  -          network:router_interface  4
                               u-16  q-1   -     other        -       false  -          -                         -
+                              u-17  p-6   p-6   neutron-n-1  -       false  s-6        compute:nova              4
+                              u-18  p-7   p-7   neutron-n-1  -       false  s-7        compute:nova              4
             libvirt_domains  host  uuid  state    nova
                              c1    s-3   running  true
             qemu_processes   host  uuid  pid
                              c1    s-3   13
             libvirt_interfaces  host  uuid  config  mac    port
                                 c1    s-3   live    fa:03  p-3
+            ovs_interfaces   host  bridge  name   iface_id  vm   ofport  error
+                             c1    br-int  tap-6  p-6       s-6  9       -
+                             c1    br-int  tap-7  p-7       s-7  -1      No_such_device
             """,
-            finds=("p-1", "p-2", "p-3", "p-4", "p-5"),
+            finds=("p-1", "p-2", "p-3", "p-4", "p-5", "p-6", "p-7"),
+            plans="""
+            delete port p-1 from switch neutron-n-1 of OVN
+            delete port p-7 from switch neutron-n-1 of OVN
+            """),
+        Scenario(
+            "of a network that is gone too, where no other Neutron uses OVN", """
+            hosts cell1      c1
+            settings         name       value
+                             ovn_alone  1
+            ovn_switches     uuid  name         network  ports  revision
+                             u-1   neutron-n-1  n-1      1      2
+            ovn_switch_ports  uuid  name  port  switch       type  up     device_id  device_owner  revision
+                              u-11  p-1   p-1   neutron-n-1  -     false  s-1        compute:nova  4
+            """,
+            finds=("p-1",),
             plans="delete port p-1 from switch neutron-n-1 of OVN"),
         Scenario(
             "Neutron has it, or is about to delete it; it is not Neutron's", """

@@ -15,6 +15,7 @@ When not to repair
 
 from collections.abc import Iterable
 
+from cloudfsck.acts import ovn_note
 from cloudfsck.model import Check, Row, Scenario
 
 
@@ -22,12 +23,7 @@ def _commands(row: Row) -> Iterable[str]:
     port, revision = row["port"], row["revision"]
     yield f"as an administrator: openstack port show {port}"
     yield f"where OVN's northbound database is: ovn-nbctl --columns=name,external_ids find Logical_Switch_Port name={port}"
-    yield (
-        "in Neutron's database, if it is not there: START TRANSACTION; UPDATE ovn_revision_numbers SET revision_number = -1"
-        f" WHERE resource_uuid = '{port}' AND resource_type = 'ports' AND revision_number = {revision};"
-        " SELECT ROW_COUNT() AS must_be_one;"
-    )
-    yield "in the same session: COMMIT if must_be_one is 1, and ROLLBACK if it is anything else"
+    yield from ovn_note.again(port, "ports", revision)
 
 
 CHECK = Check(

@@ -104,6 +104,7 @@ settle_factor = 0
 [host.{host}]
 python = {_quoted(str(place / "bin/python3"))}
 virsh = [{_quoted(str(place / "virsh"))}]
+ovs_vsctl = []
 nova_conf = [{_quoted(str(place / "nova.conf"))}]
 proc = {_quoted(str(place / "proc"))}
 sys = {_quoted(str(place / "sys"))}

@@ -1,8 +1,8 @@
 """Read a cloud into a snapshot, in the order that makes a finding safe; the only code that reads the outside.
 
-What may be condemned is read before what may acquit it: first the roster, then the hypervisors, the storage backends
-and OVN, then Cinder and Neutron, then Nova's API database, its cells last, and with them the roster again.  The same
-path reads everything or a scope.
+What may be condemned is read before what may acquit it: first the roster, then the hypervisors, the storage backends,
+OVN and NSX, then Cinder, Neutron and Keystone, then Nova's API database, its cells last, and with them the roster
+again.  The same path reads everything or a scope.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cloudfsck.config import Config, Place
 from cloudfsck.model import Gap, Hold, Piece, Scope, Trouble
 from cloudfsck.remote import Target
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import backends, hypervisors, nova, ovn, schema, service
+from cloudfsck.sources import backends, hypervisors, nova, nsx, nsxapi, ovn, schema, service
 from cloudfsck.sources.database import Database, Login, Unreadable
 
 #: Hypervisor types that nova-compute's libvirt driver reports (nova/virt/libvirt/host.py: get_driver_type).
@@ -62,12 +62,15 @@ class Sources:
     config: Config
     holds: Callable[[], Sequence[Hold]] = list
     _api: Database = field(init=False)
+    _controller: nsxapi.Cluster | None = field(init=False, default=None)
     _cells: list[Database] | None = field(init=False, default=None)
     _known: Roster | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         account = self.config.read.database
         self.login = Login.of(account)
+        if self.config.nsx is not None:
+            self._controller = nsxapi.Cluster(self.config.nsx)
         self._api = Database(tables.API, self.config.nova.api_database, self.login)
 
     # ------------------------------------------------------------------------------------------ what there is
@@ -164,6 +167,7 @@ class Sources:
         snapshot.add(waiting)
         snapshot.add(self._backends(roster, Scope()))
         snapshot.add(self._ovn())
+        snapshot.add(self._nsx(Scope(), progress))
         self._databases(snapshot, Scope(), progress)
         # Ceph tells image by image who uses one: only of those that may be left over is that asked.
         ids = backends.suspects(snapshot)
@@ -193,6 +197,7 @@ class Sources:
             yield from pieces
         yield from self._backends(roster, scope)
         yield from self._ovn()
+        yield from self._nsx(scope)
         yield from self._services(scope)
 
     def look(self, scope: Scope, part: str) -> Snapshot:
@@ -207,6 +212,8 @@ class Sources:
             snapshot.add(self._services(scope, part))
         elif part == tables.OVN:
             snapshot.add(self._ovn())
+        elif part == tables.NSX:
+            snapshot.add(self._nsx(scope))
         else:
             snapshot.add(nova.read_cell(self.database(part), scope, frozenset({"nova_block_device_mapping"})))
         snapshot.add(self._own())
@@ -246,6 +253,7 @@ class Sources:
                 continue
             request = {
                 "virsh": place.virsh,
+                "ovs_vsctl": place.ovs_vsctl,
                 "nova_conf": place.nova_conf,
                 "instances_path": place.instances_path,
                 "proc": place.proc,
@@ -306,6 +314,10 @@ class Sources:
         """All of OVN, whatever the scope: the whole is read in a second."""
         if self.config.ovn is not None:
             yield from ovn.read(self.config.ovn)
+
+    def _nsx(self, scope: Scope, progress: Progress = lambda what, done, total: None) -> Iterator[Piece]:
+        if self._controller is not None:
+            yield from nsx.read(self._controller, scope, progress)
 
     def _nova(self, scope: Scope) -> Iterator[Piece]:
         try:
@@ -368,6 +380,8 @@ class Sources:
                 "reclaim_instance_interval",
             )
         ]
+        if self.config.ovn is not None:
+            settings.append({"name": "ovn_alone", "value": int(self.config.ovn.alone)})
         yield Piece("settings", "", pa.Table.from_pylist(settings), None, None, now, now)
         held = [
             {"check_name": hold.check, "kind": hold.kind, "host": hold.host, "server": hold.server, "rung": hold.rung,

@@ -35,6 +35,7 @@ PARTS: dict[str, str | None] = {
     "nvme_controllers": "storage",
     "block_devices": "storage",
     "network_mounts": "mounts",
+    "ovs_interfaces": "ovs",
 }
 
 #: How each of our types comes from a source.
@@ -65,8 +66,8 @@ def read(
     """Ask each host and yield its pieces as its answer comes; a host that does not answer gives gaps.
 
     Each host comes with what its request says beside the scope (`servers`, the UUIDs that are asked for, and `also`,
-    whether some of them may be volumes): virsh, nova_conf, instances_path, proc, sys, dev.  `names` are the machines'
-    own names where they are known: another machine that answers is not believed.
+    whether some of them may be volumes): virsh, ovs_vsctl, nova_conf, instances_path, proc, sys, dev.  `names` are the
+    machines' own names where they are known: another machine that answers is not believed.
     """
     program = files("cloudfsck.sources").joinpath("probe.py").read_text(encoding="utf-8")
     ids = None if scope.ids is None else sorted(scope.ids)
@@ -156,6 +157,8 @@ def _rows(answer: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             rows[table] = [_only(table, item) for item in answer["storage"][inner]]
     if "mounts" not in answer["failed"]:
         rows["network_mounts"] = [_only("network_mounts", item) for item in answer["mounts"]]
+    if "ovs" not in answer["failed"]:
+        rows["ovs_interfaces"] = [_only("ovs_interfaces", item) for item in answer["ovs"]]
     return rows
 
 

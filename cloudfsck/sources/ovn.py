@@ -21,7 +21,18 @@ NORTHBOUND = "OVN_Northbound"
 
 _QUERIES = (
     Query("Logical_Switch", {"name": "atom", "ports": "set", "external_ids": "map"}),
-    Query("Logical_Switch_Port", {"name": "atom", "type": "atom", "up": "set", "external_ids": "map"}),
+    Query(
+        "Logical_Switch_Port",
+        {
+            "name": "atom",
+            "type": "atom",
+            "up": "set",
+            "enabled": "set",
+            "parent_name": "set",
+            "tag": "set",
+            "external_ids": "map",
+        },
+    ),
     Query("Logical_Router", {"name": "atom", "ports": "set", "external_ids": "map"}),
     Query("Logical_Router_Port", {"name": "atom", "external_ids": "map"}),
     Query("Port_Group", {"name": "atom", "ports": "set", "external_ids": "map"}),
@@ -80,6 +91,10 @@ def _made(found: Mapping[str, tuple[Row, ...]]) -> dict[str, list[dict[str, Any]
                 "switch": switch_of.get(one["_uuid"]),
                 "type": one["type"],
                 "up": bool(one["up"] and one["up"][0]),
+                # One that does not say is enabled (neutron/common/ovn/utils.py: is_lsp_enabled).
+                "enabled": bool(not one["enabled"] or one["enabled"][0]),
+                "parent": one["parent_name"][0] if one["parent_name"] else None,
+                "tag": one["tag"][0] if one["tag"] else None,
                 "port": _named(one, "", "neutron:port_name"),
                 "device_owner": one["external_ids"].get("neutron:device_owner"),
                 "device_id": one["external_ids"].get("neutron:device_id"),
@@ -99,6 +114,8 @@ def _made(found: Mapping[str, tuple[Row, ...]]) -> dict[str, list[dict[str, Any]
                 **_row(one),
                 "router": router_of.get(one["_uuid"]),
                 "port": _named(one, "lrp-", "neutron:router_name"),
+                "network": _network(one),
+                "gateway": one["external_ids"].get("neutron:is_ext_gw") == "True",
             }
             for one in found["Logical_Router_Port"]
         ],
@@ -126,6 +143,12 @@ def _named(one: Row, prefix: str, mark: str) -> str | None:
     """What of Neutron's a row is of, by its name, where Neutron has marked it."""
     name: str = one["name"]
     return name.removeprefix(prefix) if mark in one["external_ids"] and name.startswith(prefix) else None
+
+
+def _network(one: Row) -> str | None:
+    """The network of a router's port: what Neutron calls its name there is that of its switch."""
+    switch = one["external_ids"].get("neutron:network_name")
+    return switch.removeprefix("neutron-") if switch and switch.startswith("neutron-") else None
 
 
 def _schema(table: tables.Table) -> pa.Schema:

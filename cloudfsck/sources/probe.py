@@ -267,23 +267,28 @@ class Unread(Exception):
     """A part could not be read; the text says why."""
 
 
+def options_of(program: str, argv: List[str]) -> List[str]:
+    """The options of a command line that runs this program, here or in a container.  A key that may only start the
+    program in which this stands must not start any other by way of the request."""
+    words = list(argv)
+    if words and os.path.basename(words[0]) in ("docker", "podman"):
+        if words[1:2] != ["exec"]:
+            raise Unread("{0}: {1!r} is not an exec of {0} in a container".format(program, " ".join(argv)))
+        words = words[2:]
+        while words and words[0] in ("-e", "--env", "-u", "--user", "-i", "--interactive"):
+            words = words[1:] if words[0] in ("-i", "--interactive") else words[2:]
+        words = words[1:]
+    if not words or os.path.basename(words[0]) != program:
+        raise Unread("{0}: {1!r} does not run {0}".format(program, " ".join(argv)))
+    return words[1:]
+
+
 class Virsh:
     """A virsh command line that only reads: -r (a read-only connection) and a closed list of commands."""
 
     def __init__(self, argv: Iterable[str]) -> None:
         self.argv = list(argv)
-        # A key that may only start this program must not start any other by way of the request.
-        words = list(self.argv)
-        if words and os.path.basename(words[0]) in ("docker", "podman"):
-            if words[1:2] != ["exec"]:
-                raise Unread("virsh: {!r} is not an exec of virsh in a container".format(" ".join(self.argv)))
-            words = words[2:]
-            while words and words[0] in ("-e", "--env", "-u", "--user", "-i", "--interactive"):
-                words = words[1:] if words[0] in ("-i", "--interactive") else words[2:]
-            words = words[1:]
-        options = words[1:]
-        if not words or os.path.basename(words[0]) != "virsh":
-            raise Unread("virsh: {!r} does not run virsh".format(" ".join(self.argv)))
+        options = options_of("virsh", self.argv)
         if options and (len(options) != 2 or options[0] not in ("-c", "--connect")):
             raise Unread("virsh: of the options only -c URI is taken, not {!r}".format(" ".join(options)))
         if options and (not re.match(r"[a-z]+(\+unix)?:///", options[1]) or re.search(r"[?&]command=", options[1])):
@@ -1852,6 +1857,110 @@ def kernel_holds(
 # The answer.
 
 
+# ---------------------------------------------------------------------------------------------------------------------
+# Open vSwitch: which ports its interfaces bear.
+
+# Without a configured command: the host's own ovs-vsctl, else the one in Kolla's container.
+OVS_VSCTL = (
+    ("ovs-vsctl",),
+    ("docker", "exec", "-e", "LC_ALL=C", "openvswitch_vswitchd", "ovs-vsctl"),
+    ("podman", "exec", "-e", "LC_ALL=C", "openvswitch_vswitchd", "ovs-vsctl"),
+)
+OVS_SECONDS = 10
+# All three in one transaction.  Without --dry-run it would fill a database that is empty.
+OVS_QUESTION = (
+    "--dry-run --no-wait --timeout=8 --format=json --columns=name,ports list Bridge"
+    " -- --columns=_uuid,interfaces list Port -- --columns=_uuid,name,external_ids,ofport,error list Interface"
+).split()
+# What a container runtime says where there is no such container: then there is no Open vSwitch in one.
+NO_CONTAINER = re.compile(r"no such container|no container with name or id", re.IGNORECASE)
+
+
+def read_ovs(request: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """The interfaces of Open vSwitch that bear a port; none where it is not installed.  A request with an empty command
+    says that there is none."""
+    given = request.get("ovs_vsctl")
+    for argv in OVS_VSCTL if given is None else [given] if given else []:
+        answer = ask_ovs(list(argv), given is not None)
+        if answer is not None:
+            asked = request.get("servers")
+            rows = ovs_interfaces(answer)
+            return [row for row in rows if asked is None or row["iface_id"] in asked or row["vm"] in asked]
+    return []
+
+
+def ask_ovs(argv: List[str], named: bool) -> Optional[str]:
+    """What ovs-vsctl says of its interfaces; None where there is no such program, unless somebody named it."""
+    if options_of("ovs-vsctl", argv):
+        raise Unread("ovs-vsctl: no options are taken, not {!r}".format(" ".join(argv)))
+    try:
+        done = subprocess.run(
+            argv + OVS_QUESTION,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=OVS_SECONDS,
+            env=dict(os.environ, LC_ALL="C"),
+        )
+    except FileNotFoundError:
+        if named:
+            raise Unread(f"{argv[0]} is not installed") from None
+        return None
+    except OSError as error:
+        raise Unread(f"{argv[0]} cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise Unread("{}: no answer within {:g} s".format(" ".join(argv), OVS_SECONDS)) from None
+    if done.returncode == 0:
+        return done.stdout.decode("utf-8", "surrogateescape")
+    said = done.stderr.decode("utf-8", "replace").strip()
+    if not named and len(argv) > 1 and NO_CONTAINER.search(said):
+        return None
+    why = said.replace("\n", "; ") or f"it ended with status {done.returncode}"
+    raise Unread("{}: {}".format(" ".join(argv), why))
+
+
+def ovs_interfaces(answer: str) -> List[Dict[str, Any]]:
+    """The interfaces with a port that the answer to OVS_QUESTION tells of."""
+    lines = [line for line in answer.splitlines() if line.strip()]
+    if len(lines) != 3:
+        raise Unread(f"ovs-vsctl: {len(lines)} answers to three questions")
+    tables = []  # type: List[List[Dict[str, Any]]]
+    for line in lines:
+        table = json.loads(line)
+        tables.append([dict(zip(table["headings"], map(ovs_value, row))) for row in table["data"]])
+    bridges, ports, interfaces = tables
+    bridge_of = {port: bridge["name"] for bridge in bridges for port in as_list(bridge["ports"])}
+    owner = {one: bridge_of.get(port["_uuid"]) for port in ports for one in as_list(port["interfaces"])}
+    return [
+        {
+            "bridge": owner.get(one["_uuid"]),
+            "name": one["name"],
+            "iface_id": one["external_ids"]["iface-id"],
+            "mac": one["external_ids"].get("attached-mac"),
+            "vm": one["external_ids"].get("vm-uuid"),
+            "ofport": (as_list(one["ofport"]) or [None])[0],
+            "error": (as_list(one["error"]) or [None])[0],
+        }
+        for one in interfaces
+        if "iface-id" in one["external_ids"]
+    ]
+
+
+def ovs_value(value: Any) -> Any:
+    """A value as OVSDB writes it: a set as a list, a map as a dictionary, a UUID as its text."""
+    if not isinstance(value, list):
+        return value
+    kind, content = value
+    if kind == "map":
+        return {ovs_value(key): ovs_value(item) for key, item in content}
+    return [ovs_value(item) for item in content] if kind == "set" else content
+
+
+def as_list(value: Any) -> List[Any]:
+    """The members of a set; OVSDB writes one of a single member as that."""
+    return value if isinstance(value, list) else [value]
+
+
 def readable(value: Any) -> Any:
     """The value with every text valid Unicode: bytes that are no UTF-8 come as \\xNN."""
     if isinstance(value, str):
@@ -1928,7 +2037,7 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
 
     if request.get("version") != 1:
         why = "this program speaks version 1, not {!r}".format(request.get("version"))
-        parts = ("domains", "processes", "instances", "storage", "mounts", "swtpm", "nvram")
+        parts = ("domains", "processes", "instances", "storage", "mounts", "ovs", "swtpm", "nvram")
         failed = dict.fromkeys(parts, why)
     else:
         # A device is looked at before the guests and processes that may be using it.
@@ -1951,6 +2060,7 @@ def probe(request: Dict[str, Any]) -> Dict[str, Any]:
             failed["storage"] = unheld
         elif seen is not None:
             attempt("storage", lambda: used(seen, request, proc, held, every_domain))
+        attempt("ovs", lambda: read_ovs(request))
         attempt("swtpm", lambda: read_swtpm(request, proc))
         attempt("nvram", lambda: read_nvram(request, proc, known_domains))
     answer["failed"] = failed

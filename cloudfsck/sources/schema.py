@@ -21,7 +21,10 @@ _VERSION = tables.Table(
 
 def columns(database: Database) -> Mapping[str, Sequence[str]]:
     """The columns that are read of a service's database, by the table's name in it."""
-    return service.columns([_VERSION, *service.tables_read_from(database)])
+    wanted = [_VERSION, *service.tables_read_from(database)]
+    if database.name == tables.NEUTRON:  # where its plugin for NSX has made them
+        wanted += service.tables_of("neutron_nsx")
+    return service.columns(wanted)
 
 
 def databases(config: Config, login: Login) -> list[Database]:
@@ -29,9 +32,12 @@ def databases(config: Config, login: Login) -> list[Database]:
     named = {
         "cinder": config.cinder,
         "neutron": config.neutron,
+        "keystone": config.keystone,  # whose projects acquit what the others have
         "placement": config.placement,
         "designate": config.designate,
     }
+    if config.nsx is not None:  # its plugin's tables stand in Neutron's database, and only then
+        named[tables.NEUTRON_NSX] = config.neutron
     return [Database(name, service.database, login) for name, service in named.items() if service is not None]
 
 

@@ -10,7 +10,7 @@ from testbed.operator import INITIAL, Operator
 def test_init_doctor_and_check_find_nothing_to_complain_of(cloud: Cloud, operator: Operator) -> None:
     cloud.sql("", "DROP USER IF EXISTS cloudfsck@'%'")
     said = initial.configure(cloud)
-    for service in ("nova", "cinder", "neutron", "placement", "designate"):
+    for service in ("nova", "cinder", "neutron", "keystone", "placement", "designate"):
         assert f"/etc/{service}/{service}.conf" in said
     written = cloud.controller.path(INITIAL).read_text() + cloud.controller.path(initial.GRANTS).read_text()
     assert places.PASSWORD not in written
@@ -19,8 +19,8 @@ def test_init_doctor_and_check_find_nothing_to_complain_of(cloud: Cloud, operato
     ran = operator("doctor")
     assert ran.status == 0, ran.out
     rows = {(row["what"], row["where"].partition(" at ")[0]) for row in ran.data}
-    assert {("database", name) for name in ("nova_api", "cell0", "cell1", "cell2", "cinder", "neutron", "placement",
-                                            "designate")} <= rows  # fmt: skip
+    assert {("database", name) for name in ("nova_api", "cell0", "cell1", "cell2", "cinder", "neutron", "keystone",
+                                            "placement", "designate")} <= rows  # fmt: skip
     assert {("host", host) for host in places.COMPUTES} <= rows
 
     ran = operator("check")

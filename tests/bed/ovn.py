@@ -136,6 +136,45 @@ class Member:
         }  # fmt: skip
         self.transact(*operations, {"op": "insert", "table": "Logical_Switch", "row": row})
 
+    def fill_router(self, router: str, ports: list[str], network: str) -> None:
+        """A router with ports in a network, as ML2/OVN writes them (ovn_client.py: _gen_router_port_ext_ids)."""
+        made = [
+            {
+                "op": "insert", "table": "Logical_Router_Port", "uuid-name": f"p{number}",
+                "row": {
+                    "name": f"lrp-{port}", "mac": "fa:16:3e:00:00:01", "networks": "10.0.0.1/8",
+                    "external_ids": ["map", [
+                        ["neutron:is_ext_gw", "False"], ["neutron:network_name", f"neutron-{network}"],
+                        ["neutron:revision_number", "3"], ["neutron:router_name", f"neutron-{router}"],
+                        ["neutron:subnet_ids", "44444444-0000-4000-8000-000000000000"],
+                    ]],
+                },
+            }
+            for number, port in enumerate(ports)
+        ]  # fmt: skip
+        of_it = [["named-uuid", f"p{number}"] for number in range(len(ports))]
+        row = {
+            "name": f"neutron-{router}", "ports": ["set", of_it],
+            "enabled": True, "options": ["map", [["always_learn_from_arp_request", "false"]]],
+            "external_ids": ["map", [["neutron:revision_number", "3"], ["neutron:router_name", "r"]]],
+        }  # fmt: skip
+        self.transact(*made, {"op": "insert", "table": "Logical_Router", "row": row})
+
+    def fill_group(self, group: str) -> None:
+        """A security group's port group with one rule, and no ports."""
+        rule = {
+            "priority": 1002, "direction": "to-lport", "action": "allow-related", "match": f"inport == @{group}",
+            "external_ids": ["map", [["neutron:security_group_rule_id", "55555555-0000-4000-8000-000000000000"]]],
+        }  # fmt: skip
+        row = {
+            "name": f"pg_{group.replace('-', '_')}", "acls": ["set", [["named-uuid", "rule"]]],
+            "external_ids": ["map", [["neutron:security_group_id", group]]],
+        }  # fmt: skip
+        self.transact(
+            {"op": "insert", "table": "ACL", "uuid-name": "rule", "row": rule},
+            {"op": "insert", "table": "Port_Group", "row": row},
+        )
+
     def fill_few(self, switch: str, names: list[str]) -> None:
         """One logical switch with ports of these names."""
         made = [
