@@ -1253,6 +1253,25 @@ def test_a_host_without_open_vswitch_has_no_interface_of_it(monkeypatch: pytest.
         probe.read_ovs({})
 
 
+@pytest.mark.parametrize("trace", ["conf.db", "sys/module/openvswitch", None])
+def test_a_switch_that_was_never_started_has_no_interface(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trace: str | None
+) -> None:
+    (tmp_path / "conf.db").symlink_to(tmp_path / "nowhere" if trace != "conf.db" else __file__)
+    (tmp_path / (trace if trace and "/" in trace else "sys")).mkdir(parents=True)
+    program = tmp_path / "ovs-vsctl"
+    program.write_text("#!/bin/sh\necho 'ovs-vsctl: database connection failed' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(probe, "OVS_DATABASES", (str(tmp_path / "conf.db"),))
+    request = {"sys": str(tmp_path / "sys")}
+    if trace is None:
+        assert probe.read_ovs(request) == []
+    else:
+        with pytest.raises(probe.Unread, match="database connection failed"):
+            probe.read_ovs(request)
+
+
 def test_a_switch_that_does_not_answer_is_no_empty_one(tmp_path: Path) -> None:
     program = tmp_path / "ovs-vsctl"
     with pytest.raises(probe.Unread, match="is not installed"):
