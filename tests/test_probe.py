@@ -1245,6 +1245,11 @@ def test_a_host_without_open_vswitch_has_no_interface_of_it(monkeypatch: pytest.
     monkeypatch.setenv("PATH", str(tmp_path))
     assert probe.read_ovs({}) == []
     docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\necho 'Cannot connect to the Docker daemon' >&2\nexit 1\n")
+    docker.chmod(0o755)
+    monkeypatch.setattr(probe, "STARTED", {"docker": (str(tmp_path / "lib"),)})
+    assert probe.read_ovs({"sys": "/nowhere"}) == [], "its daemon was never started"
+    (tmp_path / "lib").mkdir()
     docker.write_text("#!/bin/sh\necho 'Error: No such container: openvswitch_vswitchd' >&2\nexit 1\n")
     docker.chmod(0o755)
     assert probe.read_ovs({}) == []
@@ -1263,7 +1268,7 @@ def test_a_switch_that_was_never_started_has_no_interface(
     program.write_text("#!/bin/sh\necho 'ovs-vsctl: database connection failed' >&2\nexit 1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(probe, "OVS_DATABASES", (str(tmp_path / "conf.db"),))
+    monkeypatch.setattr(probe, "STARTED", {"ovs-vsctl": (str(tmp_path / "conf.db"),)})
     request = {"sys": str(tmp_path / "sys")}
     if trace is None:
         assert probe.read_ovs(request) == []

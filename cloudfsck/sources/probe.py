@@ -1867,8 +1867,12 @@ OVS_VSCTL = (
     ("podman", "exec", "-e", "LC_ALL=C", "openvswitch_vswitchd", "ovs-vsctl"),
 )
 OVS_SECONDS = 10
-# Its database, and the datapath in the kernel: where neither is, only its programs are installed, as a dependency.
-OVS_DATABASES = ("/etc/openvswitch/conf.db", "/var/lib/openvswitch/conf.db")
+# What a program has where it was ever started; where none of that is, it is installed as a dependency, and no more.
+STARTED = {
+    "ovs-vsctl": ("/etc/openvswitch/conf.db", "/var/lib/openvswitch/conf.db"),
+    "docker": ("/var/lib/docker",),
+}
+# Open vSwitch's datapath in the kernel, of a container's too.
 OVS_DATAPATH = "module/openvswitch"
 # All three in one transaction.  Without --dry-run it would fill a database that is empty.
 OVS_QUESTION = (
@@ -1884,19 +1888,15 @@ def read_ovs(request: Dict[str, Any]) -> List[Dict[str, Any]]:
     says that there is none."""
     given = request.get("ovs_vsctl")
     for argv in OVS_VSCTL if given is None else [given] if given else []:
-        if given is None and len(argv) == 1 and not has_ovs(request.get("sys") or "/sys"):
-            continue
+        traces = (*STARTED.get(argv[0], ("/",)), os.path.join(request.get("sys") or "/sys", OVS_DATAPATH))
+        if given is None and not any(map(there, traces)):
+            continue  # one that was started and does not answer is no empty one
         answer = ask_ovs(list(argv), given is not None)
         if answer is not None:
             asked = request.get("servers")
             rows = ovs_interfaces(answer)
             return [row for row in rows if asked is None or row["iface_id"] in asked or row["vm"] in asked]
     return []
-
-
-def has_ovs(sys_folder: str) -> bool:
-    """Whether an Open vSwitch was ever started on the host itself: then one that does not answer is no empty one."""
-    return any(there(path) for path in (*OVS_DATABASES, os.path.join(sys_folder, OVS_DATAPATH)))
 
 
 def there(path: str) -> bool:
