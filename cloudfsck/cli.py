@@ -11,7 +11,6 @@ import enum
 import errno
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -47,7 +46,7 @@ from cloudfsck import (
 from cloudfsck.acts import cinder, hypervisor, neutron, nsx, ovn
 from cloudfsck.acts import database as in_database
 from cloudfsck.config import NO_SERVICE, Config
-from cloudfsck.model import Act, Refused, Trouble
+from cloudfsck.model import UUID, Act, Refused, Trouble
 from cloudfsck.proof import Verdict
 from cloudfsck.snapshot import Snapshot
 from cloudfsck.sources import Sources, nova, schema
@@ -59,8 +58,6 @@ CLEAN, CORRECTED, LEFT, TROUBLE, USAGE, CANCELLED = 0, 1, 4, 8, 16, 32
 
 #: Snapshots that are kept; older ones are removed.
 SNAPSHOTS = 10
-
-UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 out = Console(soft_wrap=True, highlight=False)
 err = Console(stderr=True, soft_wrap=True, highlight=False)
@@ -207,7 +204,7 @@ class Session:
         """What apply is handed; the writing key, the account and the APIs are opened here and nowhere else."""
         write = self.config.write
         by_ssh = self.config.hosts.transport == "ssh"
-        if by_ssh and not any((write.ssh, write.cinder, write.neutron, write.ovn, write.nsx, write.database)):
+        if by_ssh and not write.model_fields_set:
             raise Trouble(f"{self.path} has no [write.ssh]: without the second key nothing can be repaired")
         roster = self.sources.roster()
         apis: dict[str, cinder.Cinder | neutron.Neutron | ovn.Northbound | nsx.Controller] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
@@ -11,6 +12,9 @@ Row = Mapping[str, Any]
 Risk = Literal["safe", "ask", "by-hand"]
 State = Literal["seen", "proven", "unproven", "held"]
 Undo = Literal["exact", "approximate", "none"]
+
+#: As OpenStack writes them, in lower case.
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 RISKS: tuple[Risk, ...] = ("safe", "ask", "by-hand")
 
@@ -29,6 +33,19 @@ class Refused(Exception):
 
 class Outcomeless(Exception):
     """The act was sent, and whether it took place is not known."""
+
+
+class Unheard(Exception):
+    """No answer, or none of use; `sent` says whether the request may have arrived."""
+
+    def __init__(self, why: str, sent: bool) -> None:
+        super().__init__(why)
+        self.sent = sent
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of somebody else's says, in one line."""
+    return " ".join((str(error) or type(error).__name__).split())[:500]
 
 
 @dataclass(frozen=True)

@@ -614,8 +614,17 @@ SELECT m.neutron,
                     WHEN 'port' THEN '/logical-ports/' ELSE '/ns-groups/' END || m.nsx_id
   FROM nsx_mappings m;
 
--- What of Neutron's is in one of those places.
+-- What of Neutron's is in one of those places, and which.
 CREATE VIEW nsx_present AS
-SELECT DISTINCT w.neutron
+SELECT w.neutron, list(w.path ORDER BY w.path) AS paths
   FROM nsx_places w
-  JOIN nsx_objects o ON o.path = w.path;
+  JOIN nsx_objects o ON o.path = w.path
+ GROUP BY w.neutron;
+
+-- What of Neutron's is in none of them, and where it was to be.  ML2 alone has segments: then it is not in NSX at all.
+CREATE VIEW nsx_missing AS
+SELECT w.neutron, list(w.path ORDER BY w.path) AS paths
+  FROM nsx_places w
+ WHERE NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = w.neutron)
+   AND NOT EXISTS (SELECT 1 FROM neutron_network_segments)
+ GROUP BY w.neutron;

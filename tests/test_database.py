@@ -60,15 +60,26 @@ def read(pieces: Iterator[Piece]) -> dict[str, list[dict[str, Any]]]:
 # -- without a server
 
 
+#: What standardattributes has of Neutron's resources, beside its id.
+STANDARD = ("revision_number", "created_at", "updated_at")
+
+
 def sqlite_database(path: Path, per: tables.Per, *without: str) -> sqlite3.Connection:
     """A database with the tables and columns that are read, but for those named (table or table.column)."""
     db = sqlite3.connect(path)
+    made: dict[str, dict[str, str]] = {}
     for table in tables.TABLES:
         if table.per == per and table.origin and not table.distinct and table.origin not in without:
-            columns = [c for c in table.asked if c.name != "cell" and f"{table.origin}.{c.name}" not in without]
-            extra = ", database_connection TEXT, transport_url TEXT" if table.origin == "cell_mappings" else ""
-            declared = ", ".join(f'"{column.name}" {column.type}' for column in columns)
-            db.execute(f"CREATE TABLE {table.origin} ({declared}{extra})")
+            for column in table.asked:
+                at = table.joined if table.joined and column.name in STANDARD else table.origin
+                if column.name != "cell" and f"{at}.{column.name}" not in without:
+                    made.setdefault(at, {})[column.name] = column.type
+            if table.joined:
+                made[table.joined]["id"] = "BIGINT"
+    for origin, columns in made.items():
+        extra = ", database_connection TEXT, transport_url TEXT" if origin == "cell_mappings" else ""
+        declared = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
+        db.execute(f"CREATE TABLE {origin} ({declared}{extra})")
     db.commit()
     return db
 

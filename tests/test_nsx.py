@@ -13,7 +13,7 @@ import pytest
 
 from cloudfsck import tables
 from cloudfsck.acts.nsx import Controller
-from cloudfsck.acts.nsx_object import Create, Delete
+from cloudfsck.acts.nsx_object import Create, Delete, repair
 from cloudfsck.config import Nsx as Settings
 from cloudfsck.model import Moved, Outcomeless, Piece, Refused, Row, Scope, Trouble
 from cloudfsck.snapshot import Snapshot
@@ -313,7 +313,8 @@ def test_settings_that_cannot_be_meant_are_refused(given: dict[str, Any], said: 
 
 def act(nsx: Nsx, path: str, **more: Any) -> Delete:
     row = read(nsx, **more)[path]
-    return Delete.of_row({**row, "server": None, "api": more.get("api", "policy")})
+    (delete,) = repair({**row, "server": None, "api": more.get("api", "policy")})
+    return delete
 
 
 def send(nsx: Nsx, act: Delete | Create, **more: Any) -> Any:
@@ -354,7 +355,7 @@ def test_everything_is_deleted_in_its_turn_and_comes_back_as_it_was(nsx: Nsx) ->
             send(nsx, one)
     assert everything(nsx) == {}
     assert nsx.get(f"infra/tier-1s/{ROUTER}/locale-services/l") is None
-    for back in sorted(undone, key=lambda one: one.turn):
+    for back in reversed(undone):
         Controller(settings(nsx)).send(back)
         with pytest.raises(Moved, match="again"):
             send(nsx, back)

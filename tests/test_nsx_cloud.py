@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 import uuid
@@ -23,6 +22,7 @@ from cloudfsck.sources.nsx import KINDS
 from tests import small
 from tests.bed.nsx import Nsx, tags
 from tests.real_cloud import Ran
+from tests.test_database import sqlite_database
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKS = [name for name in checks.load() if name.startswith("nsx-")]
@@ -107,33 +107,19 @@ class Plugin:
 
 
 def database(path: Path, pers: tuple[tables.Per, ...], rows: dict[str, list[dict[str, Any]]]) -> None:
-    kinds = {
-        "VARCHAR": "TEXT",
-        "TIMESTAMP": "DATETIME",
-        "BIGINT": "INTEGER",
-        "INTEGER": "INTEGER",
-        "BOOLEAN": "BOOLEAN",
-    }
-    columns: dict[str, dict[str, str]] = {}
-    for table in tables.TABLES:
-        if table.per in pers and table.origin:
-            for column in table.asked:
-                joined = table.joined and column.name in ("revision_number", "created_at", "updated_at")
-                columns.setdefault(table.joined if joined else table.origin, {})[column.name] = kinds[column.type]
-            if table.joined:
-                columns[table.joined]["id"] = "INTEGER"
-    with sqlite3.connect(path) as db:
-        db.execute("CREATE TABLE alembic_version (version_num TEXT)")
-        db.execute("INSERT INTO alembic_version VALUES ('one')")
-        for origin, names in columns.items():
-            declared = ", ".join(f"{name} {kind}" for name, kind in names.items())
-            keyed = ", PRIMARY KEY (id)" if "id" in names else ""
-            db.execute(f"CREATE TABLE {origin} ({declared}{keyed})")
-            for row in rows.get(origin, ()):
+    """A database with the tables that are read of these services, and these rows."""
+    for per in pers:
+        db = sqlite_database(path, per)
+        for origin in [origin for (origin,) in db.execute("SELECT name FROM sqlite_master")]:
+            names = {name for _, name, *_ in db.execute(f"PRAGMA table_info({origin})")}
+            for row in rows.pop(origin, ()):
                 given = {name: value for name, value in row.items() if name in names}
                 marks = ", ".join("?" * len(given))
                 db.execute(f"INSERT INTO {origin} ({', '.join(given)}) VALUES ({marks})", list(given.values()))
-    db.close()
+        db.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num TEXT)")
+        db.execute("INSERT INTO alembic_version VALUES ('one')")
+        db.commit()
+        db.close()
 
 
 class User:

@@ -7,7 +7,6 @@ of retries.
 
 from __future__ import annotations
 
-import re
 import stat
 import time
 import warnings
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cloudfsck.config import CloudApi
-from cloudfsck.model import Moved, Outcomeless, Refused, Trouble
+from cloudfsck.model import UUID, Moved, Outcomeless, Refused, Trouble, Unheard, one_line
 
 if TYPE_CHECKING:  # it takes a second to import, and is when something is sent
     from keystoneauth1.adapter import Adapter
@@ -26,20 +25,10 @@ if TYPE_CHECKING:  # it takes a second to import, and is when something is sent
 #: How long what was asked for may take, once the service has said yes.
 LASTS = 60.0
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-
 _SECRETS = ("password", "secret", "token", "passcode")
 
 #: What an API answers where nothing was done: it did not let us, or did not get to it.
 _UNTOUCHED = frozenset({401, 403, 405, 406, 408, 413, 429})
-
-
-class Unheard(Exception):
-    """No answer, or none of use; `sent` says whether the request may have arrived."""
-
-    def __init__(self, why: str, sent: bool) -> None:
-        super().__init__(why)
-        self.sent = sent
 
 
 @dataclass(frozen=True)
@@ -188,12 +177,12 @@ def _hearing() -> Iterator[None]:
         reason = getattr(cause.args[0], "reason", None) if cause is not None and cause.args else None
         # urllib3: NewConnectionError, NameResolutionError, ConnectTimeoutError
         before = before or type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
-        raise Unheard(_line(error), sent=not before) from error
+        raise Unheard(one_line(error), sent=not before) from error
     except (exceptions.HttpError, exceptions.CatalogException, exceptions.AuthPluginException) as error:
         # Of Keystone, for our own request raises none of them: without a token it is never sent.
-        raise Unheard(_line(error), sent=False) from error
+        raise Unheard(one_line(error), sent=False) from error
     except (exceptions.ClientException, requests.exceptions.RequestException) as error:
-        raise Unheard(_line(error), sent=True) from error
+        raise Unheard(one_line(error), sent=True) from error
 
 
 def _adapter(api: Api) -> Adapter:
@@ -220,7 +209,7 @@ def _adapter(api: Api) -> Adapter:
             region = found.get_one(cloud=settings.cloud)
             session = region.get_session()
     except (SDKException, ClientException, yaml.YAMLError, OSError, ValueError, TypeError, AttributeError) as error:
-        said = f"{api.section}: the cloud {settings.cloud!r} of clouds.yaml is of no use: {_line(error)}"
+        said = f"{api.section}: the cloud {settings.cloud!r} of clouds.yaml is of no use: {one_line(error)}"
         raise Trouble(said) from error
     session.timeout = settings.timeout.total_seconds()
     return Adapter(
@@ -254,9 +243,5 @@ def _secret(given: object) -> bool:
 def refuse_no_uuid(order: Mapping[str, Any], *names: str) -> None:
     """Raises Refused if what an order has under one of the names would say something else in a URL than whose it is."""
     for name in names:
-        if name in order and not _UUID.fullmatch(str(order[name])):
+        if name in order and not UUID.fullmatch(str(order[name])):
             raise Refused(f"{order[name]!r} is no UUID")
-
-
-def _line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:500]

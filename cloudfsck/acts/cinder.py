@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudfsck.acts.api import Api, Unheard, refuse_no_uuid
+from cloudfsck.acts.api import Api, refuse_no_uuid
 from cloudfsck.config import CloudApi
-from cloudfsck.model import Act, Moved, Refused
+from cloudfsck.model import Act, Moved, Refused, Unheard
 
 #: The first microversion that has attachments (cinder/api/microversions.py: NEW_ATTACH).
 ATTACHMENTS = "3.27"

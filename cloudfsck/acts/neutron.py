@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cloudfsck.acts.api import Api, Unheard, refuse_no_uuid
+from cloudfsck.acts.api import Api, refuse_no_uuid
 from cloudfsck.config import CloudApi
-from cloudfsck.model import Act, Moved, Refused
+from cloudfsck.model import Act, Moved, Refused, Unheard
 
 #: What a binding's profile says of the host that it was on (nova/network/neutron.py: _get_new_binding_profile and
 #: _unbind_ports): the rest is the owner's.

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cloudfsck.config import Nsx
-from cloudfsck.model import Act, Moved, Outcomeless, Refused, Trouble
+from cloudfsck.model import Act, Moved, Outcomeless, Refused, Trouble, Unheard
 from cloudfsck.sources import nsx
 from cloudfsck.sources.database import Unreadable
-from cloudfsck.sources.nsxapi import Answer, Cluster, Json, Unheard
+from cloudfsck.sources.nsxapi import Answer, Cluster, Json
 
 #: How long an id may still be taken by what was deleted before (error 500045), and how long NSX may be too busy.
 LASTS = 60.0

@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from cloudfsck.acts.hold import stands
 from cloudfsck.model import Moved, Row, Undo
+from cloudfsck.sources.nsxapi import MANAGER, POLICY
 from cloudfsck.tables import NSX
 
 #: What is below others, or refers to them, goes first (vmware_nsx/plugins/nsx_p/plugin.py: delete_port, delete_network,
 #: delete_security_group, delete_router).
 _FIRST = ("dhcp-binding", "port", "segment", "dhcp-server", "policy", "group", "service", "router")
+
+
+def address(path: str) -> str:
+    """Where a person finds an object; MANAGER is any of NSX's."""
+    return f"https://MANAGER{POLICY if path.startswith('/infra/') else MANAGER}{path}"
+
+
+def repair(row: Row) -> Iterator[Delete]:
+    """What is done about an object that is left, by a row of the view nsx_leftovers."""
+    yield Delete(row["server"] or "", row["api"], row["path"], row["kind"], row["neutron"], row["revision"])
+
+
+def of_left(what: str, row: Row) -> Iterator[str]:
+    """What a person types about such an object; `what` is what the openstack command calls that of Neutron's."""
+    yield f"as an administrator: openstack {what} show {row['neutron']}; openstack project show {row['project']}"
+    for act in repair(row):
+        yield f"as an administrator of NSX, if it is this cloud's: {act.command}"
+
+
+def of_missing(what: str, row: Row) -> Iterator[str]:
+    """What a person types about something of Neutron's that NSX lacks, by a row of the view nsx_missing."""
+    for path in row["paths"]:
+        yield f"as an administrator of NSX: curl {address(path)}"
+    yield f"on each controller: grep {row['key']} /var/log/neutron/*.log"
+    yield f"as an administrator: openstack {what} show {row['key']}"
 
 
 @dataclass(frozen=True)
@@ -37,10 +63,6 @@ class Delete:
     neutron: str
     revision: int
 
-    @classmethod
-    def of_row(cls, row: Row) -> Delete:
-        return cls(row["server"] or "", row["api"], row["path"], row["kind"], row["neutron"], row["revision"])
-
     @property
     def turn(self) -> int:
         """What has a lower one is sent before it."""
@@ -62,8 +84,7 @@ class Delete:
 
     @property
     def command(self) -> str:
-        base = "/policy/api/v1" if self.api == "policy" else "/api/v1"
-        return f"curl -X DELETE https://MANAGER{base}{self.path}"
+        return f"curl -X DELETE {address(self.path)}"
 
     def undo(self, saw: Row) -> Create | None:
         if self.undoing == "none":
@@ -106,10 +127,6 @@ class Create:
     bodies: str
 
     @property
-    def turn(self) -> int:
-        return -_FIRST.index(self.of)
-
-    @property
     def also(self) -> frozenset[str]:
         return frozenset({self.path})
 
@@ -120,7 +137,7 @@ class Create:
 
     @property
     def command(self) -> str:
-        return f"curl -X PUT https://MANAGER/policy/api/v1{self.path}"
+        return f"curl -X PUT {address(self.path)}"
 
     def undo(self, saw: Row) -> None:
         return None

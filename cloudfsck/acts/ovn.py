@@ -149,7 +149,7 @@ def _without(row: Columns, columns: frozenset[str]) -> Columns:
 def _refer(row: Columns, column: str) -> bool:
     """Whether a column names other rows: a UUID, or some of them, or a map of them."""
     value = row[column]
-    if column == "_uuid" or column == "_version" or not isinstance(value, list):
+    if column in _OVSDBS_OWN or not isinstance(value, list):
         return False
     if value[0] in ("set", "map"):
         flat = [one for each in value[1] for one in (each if value[0] == "map" else [each])]

@@ -22,14 +22,8 @@ from cloudfsck.acts import nsx_object
 from cloudfsck.model import Check, Row, Scenario
 
 
-def _repair(row: Row) -> Iterable[nsx_object.Delete]:
-    yield nsx_object.Delete.of_row(row)
-
-
 def _commands(row: Row) -> Iterable[str]:
-    yield f"as an administrator: openstack {'port' if row['thing'] == 'port' else 'network'} show {row['neutron']}; openstack project show {row['project']}"
-    for act in _repair(row):
-        yield f"as an administrator of NSX, if it is this cloud's: {act.command}"
+    return nsx_object.of_left(row["thing"], row)
 
 
 CHECK = Check(
@@ -44,7 +38,7 @@ CHECK = Check(
           FROM nsx_leftovers l
          WHERE starts_with(l.kind, 'dhcp-')
     """,
-    repair=_repair,
+    repair=nsx_object.repair,
     commands=_commands,
     risk="ask",
     scenarios=(

@@ -23,14 +23,8 @@ from cloudfsck.acts import nsx_object
 from cloudfsck.model import Check, Row, Scenario
 
 
-def _repair(row: Row) -> Iterable[nsx_object.Delete]:
-    yield nsx_object.Delete.of_row(row)
-
-
 def _commands(row: Row) -> Iterable[str]:
-    yield f"as an administrator: openstack port show {row['neutron']}; openstack project show {row['project']}"
-    for act in _repair(row):
-        yield f"as an administrator of NSX, if it is this cloud's: {act.command}"
+    return nsx_object.of_left("port", row)
 
 
 CHECK = Check(
@@ -52,7 +46,7 @@ CHECK = Check(
                        FROM libvirt_interfaces i GROUP BY i.port) g ON g.port = l.neutron
          WHERE l.kind = 'port'
     """,
-    repair=_repair,
+    repair=nsx_object.repair,
     commands=_commands,
     risk="ask",
     scenarios=(

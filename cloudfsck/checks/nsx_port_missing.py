@@ -15,15 +15,12 @@ When not to repair
 
 from collections.abc import Iterable
 
+from cloudfsck.acts import nsx_object
 from cloudfsck.model import Check, Row, Scenario
 
 
 def _commands(row: Row) -> Iterable[str]:
-    for path in row["paths"]:
-        base = "/policy/api/v1" if path.startswith("/infra/") else "/api/v1"
-        yield f"as an administrator of NSX: curl https://MANAGER{base}{path}"
-    yield f"on each controller: grep {row['port']} /var/log/neutron/*.log"
-    yield f"as an administrator: openstack port show {row['port']}"
+    return nsx_object.of_missing("port", row)
 
 
 CHECK = Check(
@@ -36,13 +33,10 @@ CHECK = Check(
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM server_ports p
           JOIN live_servers l ON l.server = p.server
-          JOIN (SELECT neutron, list(path ORDER BY path) AS paths FROM nsx_places GROUP BY neutron) w ON w.neutron = p.port
-          JOIN (SELECT neutron, list(path ORDER BY path) AS paths FROM nsx_places GROUP BY neutron) s ON s.neutron = p.network
+          JOIN nsx_missing w ON w.neutron = p.port
+          JOIN nsx_present s ON s.neutron = p.network
          WHERE p.vif_type NOT IN ('unbound', 'binding_failed')
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = p.server)
-           AND EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = p.network)
-           AND NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = p.port)
-           AND NOT EXISTS (SELECT 1 FROM neutron_network_segments)
     """,
     commands=_commands,
     scenarios=(

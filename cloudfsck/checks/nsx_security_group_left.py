@@ -20,14 +20,8 @@ from cloudfsck.acts import nsx_object
 from cloudfsck.model import Check, Row, Scenario
 
 
-def _repair(row: Row) -> Iterable[nsx_object.Delete]:
-    yield nsx_object.Delete.of_row(row)
-
-
 def _commands(row: Row) -> Iterable[str]:
-    yield f"as an administrator: openstack security group show {row['neutron']}; openstack project show {row['project']}"
-    for act in _repair(row):
-        yield f"as an administrator of NSX, if it is this cloud's: {act.command}"
+    return nsx_object.of_left("security group", row)
 
 
 CHECK = Check(
@@ -41,7 +35,7 @@ CHECK = Check(
           FROM nsx_leftovers l
          WHERE l.thing = 'security-group'
     """,
-    repair=_repair,
+    repair=nsx_object.repair,
     commands=_commands,
     risk="ask",
     scenarios=(

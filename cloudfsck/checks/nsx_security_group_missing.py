@@ -15,15 +15,12 @@ When not to repair
 
 from collections.abc import Iterable
 
+from cloudfsck.acts import nsx_object
 from cloudfsck.model import Check, Row, Scenario
 
 
 def _commands(row: Row) -> Iterable[str]:
-    for path in row["paths"]:
-        base = "/policy/api/v1" if path.startswith("/infra/") else "/api/v1"
-        yield f"as an administrator of NSX: curl https://MANAGER{base}{path}"
-    yield f"on each controller: grep {row['security_group']} /var/log/neutron/*.log"
-    yield f"as an administrator: openstack security group show {row['security_group']}"
+    return nsx_object.of_missing("security group", row)
 
 
 CHECK = Check(
@@ -35,10 +32,7 @@ CHECK = Check(
                [] AS hosts, [] AS cells, greatest(g.created_at, g.updated_at) AS since, 'neutron:neutron' AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM neutron_security_groups g
-          JOIN (SELECT neutron, list(path ORDER BY path) AS paths
-                  FROM nsx_places GROUP BY neutron) w ON w.neutron = g.id
-         WHERE NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = g.id)
-           AND NOT EXISTS (SELECT 1 FROM neutron_network_segments)
+          JOIN nsx_missing w ON w.neutron = g.id
     """,
     commands=_commands,
     scenarios=(

@@ -22,14 +22,8 @@ from cloudfsck.acts import nsx_object
 from cloudfsck.model import Check, Row, Scenario
 
 
-def _repair(row: Row) -> Iterable[nsx_object.Delete]:
-    yield nsx_object.Delete.of_row(row)
-
-
 def _commands(row: Row) -> Iterable[str]:
-    yield f"as an administrator: openstack network show {row['neutron']}; openstack project show {row['project']}"
-    for act in _repair(row):
-        yield f"as an administrator of NSX, if it is this cloud's: {act.command}"
+    return nsx_object.of_left("network", row)
 
 
 CHECK = Check(
@@ -47,7 +41,7 @@ CHECK = Check(
                       GROUP BY o.parent) b ON b.parent = l.path
          WHERE l.kind = 'segment'
     """,
-    repair=_repair,
+    repair=nsx_object.repair,
     commands=_commands,
     risk="ask",
     scenarios=(

@@ -15,15 +15,12 @@ When not to repair
 
 from collections.abc import Iterable
 
+from cloudfsck.acts import nsx_object
 from cloudfsck.model import Check, Row, Scenario
 
 
 def _commands(row: Row) -> Iterable[str]:
-    for path in row["paths"]:
-        base = "/policy/api/v1" if path.startswith("/infra/") else "/api/v1"
-        yield f"as an administrator of NSX: curl https://MANAGER{base}{path}"
-    yield f"on each controller: grep {row['network']} /var/log/neutron/*.log"
-    yield f"as an administrator: openstack network show {row['network']}"
+    return nsx_object.of_missing("network", row)
 
 
 CHECK = Check(
@@ -35,11 +32,8 @@ CHECK = Check(
                [] AS hosts, [] AS cells, greatest(n.created_at, n.updated_at) AS since, 'neutron:neutron' AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM neutron_networks n
-          JOIN (SELECT neutron, list(path ORDER BY path) AS paths
-                  FROM nsx_places GROUP BY neutron) w ON w.neutron = n.id
-         WHERE NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = n.id)
-           AND NOT EXISTS (SELECT 1 FROM neutron_network_segments)
-           AND NOT EXISTS (SELECT 1 FROM neutron_external_networks e WHERE e.network_id = n.id)
+          JOIN nsx_missing w ON w.neutron = n.id
+         WHERE NOT EXISTS (SELECT 1 FROM neutron_external_networks e WHERE e.network_id = n.id)
            AND NOT EXISTS (SELECT 1 FROM neutron_nsx_networks b
                             WHERE b.network_id = n.id AND b.binding_type NOT IN ('geneve', 'vlan'))
     """,

@@ -205,9 +205,9 @@ class Reading:
     def rows(self, table: tables.Table, servers: Iterable[str] | None = None) -> pa.Table:
         """The rows of these servers; of a table that is always read whole, or for None, all rows."""
         columns = self._resolve(table)
-        schema = _schema(columns)
+        schema = arrow_schema(columns)
         if columns is None:
-            return _schema(table.columns[_skipped(table) :]).empty_table()
+            return arrow_schema(table.columns[_skipped(table) :]).empty_table()
         if servers is None or not table.narrow:
             return self._fetched(table, columns, sa.text(self._select(table, columns)), schema)
         batches: list[pa.Table] = []
@@ -231,11 +231,11 @@ class Reading:
         """All rows as a stream, from the same server.  A stream that breaks raises Unreadable where it is consumed."""
         columns = self._resolve(table)
         if columns is None:
-            return pa.RecordBatchReader.from_batches(_schema(table.columns[_skipped(table) :]), [])
+            return pa.RecordBatchReader.from_batches(arrow_schema(table.columns[_skipped(table) :]), [])
         query = self._select(table, columns).replace("\\:", ":")
         reader = self.backend.fast(query, self.server)
         if reader is None:
-            return pa.RecordBatchReader.from_batches(_schema(columns), self._streamed(table, columns, query))
+            return pa.RecordBatchReader.from_batches(arrow_schema(columns), self._streamed(table, columns, query))
         return pa.RecordBatchReader.from_batches(reader.schema, _ordinary(self.database, table, reader))
 
     def _streamed(self, table: tables.Table, columns: Sequence[tables.Column], query: str) -> Iterator[pa.RecordBatch]:
@@ -250,7 +250,7 @@ class Reading:
                 connection.exec_driver_sql(statement)
             # exec_driver_sql would take the % of a filter for a parameter.
             result = connection.execution_options(stream_results=True, no_parameters=True).exec_driver_sql(query)
-            schema = _schema(columns)
+            schema = arrow_schema(columns)
             try:
                 while rows := result.fetchmany(BATCH):
                     yield _batch(self.database, table, columns, schema, rows)
@@ -753,7 +753,8 @@ def _from_connectorx(database: Database, error: BaseException) -> BaseException:
 # -- values
 
 
-def _schema(columns: Sequence[tables.Column] | None) -> pa.Schema:
+def arrow_schema(columns: Sequence[tables.Column] | None) -> pa.Schema:
+    """Columns of ours as Arrow has them."""
     kinds = {
         "VARCHAR": pa.string(), "BIGINT": pa.int64(), "INTEGER": pa.int64(), "UBIGINT": pa.uint64(),
         "DOUBLE": pa.float64(), "BOOLEAN": pa.bool_(), "TIMESTAMP": pa.timestamp("us"),

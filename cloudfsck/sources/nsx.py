@@ -13,12 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
-from cloudfsck import tables
-from cloudfsck.model import Piece, Scope
+from cloudfsck.model import UUID, Piece, Scope
 from cloudfsck.sources import service
-from cloudfsck.sources.database import Unreadable
 from cloudfsck.sources.nsxapi import MANAGER, POLICY, Cluster, Json
 
 #: How many lists of what segments have are asked for at a time; NSX answers forty (client_api_concurrency_limit).
@@ -28,7 +24,6 @@ INTERFACES = "/fabric/vifs"
 
 #: An id in a path; nothing that leads out of it.
 _ID = r"(?!\.)[^/]+"
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
@@ -94,28 +89,13 @@ BASE = {"policy": POLICY, "manager": MANAGER}
 def read(cluster: Cluster, scope: Scope, progress: Callable[[str, int, int], None]) -> Iterator[Piece]:
     """A piece for every table: all that NSX has, or of a scope the objects whose paths it names, with all that belongs
     to them.  It never raises."""
-    started = service.now()
-    wanted = [table for table in tables.TABLES if table.per == "nsx"]
     paths = None if scope.ids is None else sorted(one for one in scope.ids if one.startswith("/"))
-    try:
+
+    def ask() -> dict[str, list[dict[str, Any]]]:
         objects, attached = _everything(cluster, progress) if paths is None else _some(cluster, paths)
-        made = {
-            "nsx_objects": objects,
-            "nsx_interfaces": [_interface(one) for one in attached],
-        }
-        rows = {table.name: pa.Table.from_pylist(made[table.name], _schema(table)) for table in wanted}
-    except (Unreadable, ValueError, TypeError, AttributeError, KeyError, pa.ArrowException) as error:
-        why = str(error) if isinstance(error, Unreadable) else f"NSX: {type(error).__name__}: {error}"
-        for table in wanted:
-            yield Piece(table.name, tables.NSX, None, why, None, started, service.now(), _keys(table, scope))
-        return
-    finished = service.now()
-    for table in wanted:
-        yield Piece(table.name, tables.NSX, rows[table.name], None, None, started, finished, _keys(table, scope))
+        return {"nsx_objects": objects, "nsx_interfaces": [_interface(one) for one in attached]}
 
-
-def _keys(table: tables.Table, scope: Scope) -> frozenset[str] | None:
-    return scope.ids if table.narrow else None
+    return service.asked("nsx", "NSX", scope, ask)
 
 
 def _everything(cluster: Cluster, progress: Callable[[str, int, int], None]) -> tuple[list[dict[str, Any]], list[Json]]:
@@ -129,8 +109,8 @@ def _everything(cluster: Cluster, progress: Callable[[str, int, int], None]) -> 
             lists = pool.map(
                 lambda parent, kind=kind: cluster.all(base + kind.below(parent), below=parent is not None), parents
             )
-            for done, (parent, many) in enumerate(zip(parents, lists, strict=True)):
-                progress(f"NSX: {kind.name}s", done, len(parents))
+            for done, (parent, many) in enumerate(zip(parents, lists, strict=True), start=1):
+                progress(f"NSX: {kind.name}", done, len(parents))
                 rows += [row(kind, one, parent) for one in many]
                 for other in below(cluster.settings.api, kind):
                     here = [
@@ -187,7 +167,7 @@ def row(kind: Kind, one: Json, parent: str | None) -> dict[str, Any]:
         parent = f"{kind.owners}/{one[kind.owner]}"
     tags = [(tag.get("scope"), tag.get("tag")) for tag in one.get("tags") or () if isinstance(tag, Mapping)]
     of = [(kind.things[str(scope)], str(tag).lower()) for scope, tag in tags if scope in kind.things]
-    thing, neutron = of[0] if len(of) == 1 and _UUID.fullmatch(of[0][1]) else (None, None)
+    thing, neutron = of[0] if len(of) == 1 and UUID.fullmatch(of[0][1]) else (None, None)
     attachment = one.get("attachment")
     return {
         "path": kind.path(id, None if kind.owner else parent),
@@ -241,8 +221,3 @@ def _interface(one: Json) -> dict[str, Any]:
 def _time(told: object) -> dt.datetime | None:
     """Milliseconds since 1970 as a time (UTC)."""
     return dt.datetime.fromtimestamp(told / 1000, dt.UTC).replace(tzinfo=None) if isinstance(told, int) else None
-
-
-def _schema(table: tables.Table) -> pa.Schema:
-    kinds = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "TIMESTAMP": pa.timestamp("us")}
-    return pa.schema([(column.name, kinds[column.type]) for column in table.columns])

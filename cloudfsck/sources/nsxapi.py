@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cloudfsck.config import Nsx
-from cloudfsck.model import Trouble
+from cloudfsck.model import Trouble, Unheard, one_line
 from cloudfsck.sources.database import Unreadable
 
 if TYPE_CHECKING:  # it is imported when something is asked
@@ -50,14 +50,6 @@ _NO_SESSION = 401
 
 #: A path that leads through what is not there (client.py: 400/500012).
 _NOWHERE = (400, 500012)
-
-
-class Unheard(Exception):
-    """No answer, or none of use; `sent` says whether the request may have arrived."""
-
-    def __init__(self, why: str, sent: bool) -> None:
-        super().__init__(why)
-        self.sent = sent
 
 
 class _Hasty(Exception):
@@ -104,13 +96,19 @@ class Cluster:
     _client: httpx.Client | None = field(default=None, init=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, init=False)
 
-    def get(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
-        """What is there, asked of one manager after another.  Raises Unheard if none of them tells."""
-        return self._patiently("GET", path, query, None)
-
     def send(self, method: str, path: str, query: Mapping[str, str] | None = None, body: Json | None = None) -> Answer:
-        """Change something; sent again only where it was refused for haste, or did not leave us.  Raises Unheard."""
-        return self._patiently(method, path, query, body)
+        """Ask one manager after another.  What may change something is sent again only where it was refused for haste,
+        or did not leave us.  Raises Unheard."""
+        for wait in WAITS:
+            at = self._at
+            answer = self._of_any(method, path, query, body)
+            # Who is too busy to answer may have passed it on all the same: only reading is harmless.
+            if answer.status != _TOO_MANY and not (answer.status == _BUSY and method == "GET"):
+                return answer
+            if answer.status == _BUSY:
+                self._leave(at)
+            self.sleep(wait)
+        return self._of_any(method, path, query, body)
 
     def one(self, path: str) -> Json | None:
         """An object; None if there is none.  Raises Unreadable."""
@@ -164,7 +162,7 @@ class Cluster:
 
     def _told(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
         try:
-            return self.get(path, query)
+            return self.send("GET", path, query)
         except Unheard as error:
             raise Unreadable(f"NSX: {error}") from error
         except Trouble as error:  # of the password, or of the certificate
@@ -174,18 +172,6 @@ class Cluster:
         if answer.status != 200:
             raise Unreadable(f"NSX does not tell us {path}: {answer.words}")
         return answer
-
-    def _patiently(self, method: str, path: str, query: Mapping[str, str] | None, body: Json | None) -> Answer:
-        for wait in WAITS:
-            at = self._at
-            answer = self._of_any(method, path, query, body)
-            # Who is too busy to answer may have passed it on all the same: only reading is harmless.
-            if answer.status != _TOO_MANY and not (answer.status == _BUSY and method == "GET"):
-                return answer
-            if answer.status == _BUSY:
-                self._leave(at)
-            self.sleep(wait)
-        return self._of_any(method, path, query, body)
 
     def _of_any(self, method: str, path: str, query: Mapping[str, str] | None, body: Json | None) -> Answer:
         whys = []
@@ -207,21 +193,17 @@ class Cluster:
                 self._at = (at + 1) % len(self.settings.managers)
 
     def _of(self, url: str, method: str, path: str, query: Mapping[str, str] | None, body: Json | None) -> Answer:
+        """Ask one manager in a session, and once more in a new one where that was over."""
         try:
-            return self._in_session(url, method, path, query, body)
+            session = self._session(url)
+            answer = self._ask(url, method, path, query, body, session)
+            if session and (answer.status == _NO_SESSION or (answer.status, answer.code) in _OVER):
+                with self._lock:
+                    if self._sessions.get(url) == session:
+                        del self._sessions[url]
+                answer = self._ask(url, method, path, query, body, self._session(url))
         except _Hasty as error:
             return Answer(_TOO_MANY, {"error_message": str(error)})
-
-    def _in_session(
-        self, url: str, method: str, path: str, query: Mapping[str, str] | None, body: Json | None
-    ) -> Answer:
-        session = self._session(url)
-        answer = self._ask(url, method, path, query, body, session)
-        if session and (answer.status == _NO_SESSION or (answer.status, answer.code) in _OVER):
-            with self._lock:
-                if self._sessions.get(url) == session:
-                    del self._sessions[url]
-            answer = self._ask(url, method, path, query, body, self._session(url))
         return answer
 
     def _session(self, url: str) -> dict[str, str]:
@@ -325,10 +307,6 @@ def _hearing(url: str) -> Iterator[None]:
         yield
     except httpx.TransportError as error:
         before = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
-        raise Unheard(f"{url}: {_line(error)}", sent=not before) from error
+        raise Unheard(f"{url}: {one_line(error)}", sent=not before) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise Unheard(f"{url}: {_line(error)}", sent=True) from error
-
-
-def _line(error: BaseException) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:500]
+        raise Unheard(f"{url}: {one_line(error)}", sent=True) from error

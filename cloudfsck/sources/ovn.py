@@ -8,11 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-
-from cloudfsck import tables
 from cloudfsck.config import Ovn
-from cloudfsck.model import Piece, Row
+from cloudfsck.model import Piece, Row, Scope
 from cloudfsck.sources import ovsdb, service
 from cloudfsck.sources.database import Unreadable
 from cloudfsck.sources.ovsdb import Query, Rows
@@ -47,21 +44,12 @@ def server(settings: Ovn) -> ovsdb.Server:
 
 def read(settings: Ovn) -> Iterator[Piece]:
     """A piece for every table.  It never raises."""
-    started = service.now()
-    wanted = [table for table in tables.TABLES if table.per == "ovn"]
-    try:
+
+    def ask() -> dict[str, list[dict[str, Any]]]:
         answers = ovsdb.select(server(settings), NORTHBOUND, _QUERIES)
-        found = {query.table: _whole(query, answer) for query, answer in zip(_QUERIES, answers, strict=True)}
-        made = _made(found)
-    except (Unreadable, ValueError, TypeError, AttributeError, KeyError, pa.ArrowException) as error:
-        why = str(error) if isinstance(error, Unreadable) else f"OVN: {type(error).__name__}: {error}"
-        for table in wanted:
-            yield Piece(table.name, tables.OVN, None, why, None, started, service.now())
-        return
-    finished = service.now()
-    for table in wanted:
-        rows = pa.Table.from_pylist(made[table.name], _schema(table))
-        yield Piece(table.name, tables.OVN, rows, None, None, started, finished)
+        return _made({query.table: _whole(query, answer) for query, answer in zip(_QUERIES, answers, strict=True)})
+
+    return service.asked("ovn", "OVN", Scope(), ask)
 
 
 def _whole(query: Query, answer: Rows | None) -> tuple[Row, ...]:
@@ -149,8 +137,3 @@ def _network(one: Row) -> str | None:
     """The network of a router's port: what Neutron calls its name there is that of its switch."""
     switch = one["external_ids"].get("neutron:network_name")
     return switch.removeprefix("neutron-") if switch and switch.startswith("neutron-") else None
-
-
-def _schema(table: tables.Table) -> pa.Schema:
-    kinds = {"VARCHAR": pa.string(), "BIGINT": pa.int64(), "BOOLEAN": pa.bool_()}
-    return pa.schema([(column.name, kinds[column.type]) for column in table.columns])

@@ -1888,8 +1888,9 @@ def read_ovs(request: Dict[str, Any]) -> List[Dict[str, Any]]:
     says that there is none."""
     given = request.get("ovs_vsctl")
     for argv in OVS_VSCTL if given is None else [given] if given else []:
-        traces = (*STARTED.get(argv[0], ("/",)), os.path.join(request.get("sys") or "/sys", OVS_DATAPATH))
-        if given is None and not any(map(there, traces)):
+        traces = STARTED.get(argv[0])
+        datapath = os.path.join(request.get("sys") or "/sys", OVS_DATAPATH)
+        if given is None and traces and not any(map(there, (*traces, datapath))):
             continue  # one that was started and does not answer is no empty one
         answer = ask_ovs(list(argv), given is not None)
         if answer is not None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
 
 from cloudfsck import tables
 from cloudfsck.model import Piece, Scope
 from cloudfsck.sources import connection
-from cloudfsck.sources.database import Database, Reading, Unreadable
+from cloudfsck.sources.database import Database, Reading, Unreadable, arrow_schema
 
 
 def tables_of(per: tables.Per, only: frozenset[str] | None = None) -> list[tables.Table]:
@@ -50,6 +53,27 @@ def _piece(reading: Reading, part: str, table: tables.Table, scope: Scope) -> Pi
         return Piece(table.name, part, rows, None, clock, started, now(), keys)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a gap, and the other tables are still read
         return Piece(table.name, part, None, why(reading.database, error), clock, started, now(), keys)
+
+
+def asked(
+    per: tables.Per, name: str, scope: Scope, ask: Callable[[], Mapping[str, list[dict[str, Any]]]]
+) -> Iterator[Piece]:
+    """A piece for each table of what is no database, of the rows that `ask` gives by table, all of one moment; if it
+    fails each is a gap.  `name` says what it is.  It never raises."""
+    started, part = now(), tables.SINGLE[per]
+    wanted = [table for table in tables.TABLES if table.per == per]
+    rows: dict[str, pa.Table] = {}
+    reason = None
+    try:
+        told = ask()
+        rows = {table.name: pa.Table.from_pylist(told[table.name], arrow_schema(table.columns)) for table in wanted}
+    except Unreadable as error:
+        reason = str(error)
+    except (ValueError, TypeError, AttributeError, KeyError, pa.ArrowException) as error:
+        reason = f"{name}: {type(error).__name__}: {error}"
+    finished = now()
+    for table in wanted:
+        yield Piece(table.name, part, rows.get(table.name), reason, None, started, finished, _keys(table, scope))
 
 
 def columns(wanted: Iterable[tables.Table]) -> dict[str, list[str]]:
