@@ -60,6 +60,10 @@ notification_topics = notifications_designate
 control_exchange = nova
 formatv4 = %(hostname)s.%(zone)s
 """
+#: OVN's databases by name, and their ports: three of them are one cluster, the northbound database.
+OVN_PORTS = {"nb1": 6641, "nb2": 16641, "nb3": 26641, "sb": 6642}
+NORTHBOUND = ("nb1", "nb2", "nb3")
+
 SECRET = f"""\
 <secret ephemeral='no' private='no'>
   <uuid>{places.RBD_SECRET}</uuid>
@@ -151,6 +155,8 @@ class Cloud:
             self._api(name.removesuffix("-api"), APIS[name.removesuffix("-api")])
         elif name.removeprefix("nova-") in places.FAKES:
             self._fake(name.removeprefix("nova-"))
+        elif name.removeprefix("ovn-") in NORTHBOUND:
+            self._ovsdb(name.removeprefix("ovn-"))
         else:
             self._service(name, SINK if name == "designate-sink" else SERVICES[name])
 
@@ -239,24 +245,33 @@ class Cloud:
                       f"http://{ADDRESS}:15672/api/vhosts")  # fmt: skip
 
     def _ovn(self) -> None:
+        """OVN's databases; the northbound one in a cluster of three, so that who leads it can change."""
         node = self.controller
-        databases = {"nb": 6641, "sb": 6642}
-        for name, port in databases.items():
-            if not node.path(f"/var/lib/ovn/{name}.db").exists():
-                node.run("ovsdb-tool", "create", f"/var/lib/ovn/{name}.db", f"/usr/share/ovn/ovn-{name}.ovsschema")
-            node.serve(f"ovn-{name}", "ovsdb-server", f"/var/lib/ovn/{name}.db", f"--remote=punix:/run/ovn/{name}.sock",
-                       f"--remote=ptcp:{port}:{ADDRESS}", f"--unixctl=/run/ovn/{name}.ctl", "-vconsole:warn",
-                       environment={"OVN_RUNDIR": "/run/ovn", "OVS_RUNDIR": "/run/ovn"})  # fmt: skip
-            self._answers(node, f"ovn-{name}", "test", "-S", f"/run/ovn/{name}.sock")
-        node.run("ovn-nbctl", "--db=unix:/run/ovn/nb.sock", "--no-wait", "init")
+        first, *others = NORTHBOUND
+        self._ovsdb(first, "create-cluster", "/usr/share/ovn/ovn-nb.ovsschema", _raft(first))
+        for name in others:
+            self._ovsdb(name, "join-cluster", "OVN_Northbound", _raft(name), _raft(first))
+        self._ovsdb("sb", "create", "/usr/share/ovn/ovn-sb.ovsschema")
+        northbound = ",".join(f"unix:/run/ovn/{name}.sock" for name in NORTHBOUND)
+        node.run("ovn-nbctl", f"--db={northbound}", "--no-wait", "init")
         node.run("ovn-sbctl", "--db=unix:/run/ovn/sb.sock", "init")
-        node.serve("ovn-northd", "ovn-northd", "--ovnnb-db=unix:/run/ovn/nb.sock", "--ovnsb-db=unix:/run/ovn/sb.sock",
+        node.serve("ovn-northd", "ovn-northd", f"--ovnnb-db={northbound}", "--ovnsb-db=unix:/run/ovn/sb.sock",
                    "--unixctl=/run/ovn/northd.ctl", "-vconsole:warn",
                    environment={"OVN_RUNDIR": "/run/ovn"})  # fmt: skip
         # The fake computes need a chassis too, else Neutron refuses the binding.
         for number, name in enumerate(places.FAKES, 21):
             self._chassis(node, name, f"10.77.0.{number}", f"/run/ovs-{name}", f"/var/lib/ovn/{name}.db", "dummy",
                           "--enable-dummy=override", "--disable-system")  # fmt: skip
+
+    def _ovsdb(self, name: str, *made: str) -> None:
+        """Serve a database of OVN's, which `ovsdb-tool` makes first if there is none: how, and of what."""
+        node, file = self.controller, f"/var/lib/ovn/{name}.db"
+        if not node.path(file).exists():
+            node.run("ovsdb-tool", made[0], file, *made[1:])
+        node.serve(f"ovn-{name}", "ovsdb-server", file, f"--remote=punix:/run/ovn/{name}.sock",
+                   f"--remote=ptcp:{OVN_PORTS[name]}:{ADDRESS}", f"--unixctl=/run/ovn/{name}.ctl", "-vconsole:warn",
+                   environment={"OVN_RUNDIR": "/run/ovn", "OVS_RUNDIR": "/run/ovn"})  # fmt: skip
+        self._answers(node, f"ovn-{name}", "test", "-S", f"/run/ovn/{name}.sock")
 
     def _chassis(
         self, node: Node, name: str, address: str, run: str, database: str, datapath: str, *switch: str
@@ -466,6 +481,11 @@ for number in "01":
         with ThreadPoolExecutor(len(tasks) or 1) as pool:
             for done in [pool.submit(task) for task in tasks]:
                 done.result()
+
+
+def _raft(name: str) -> str:
+    """Where one of a cluster listens for the others."""
+    return f"tcp:{ADDRESS}:{OVN_PORTS[name] + 2}"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from typing import Any
 
 from testbed import places
 from testbed.api import Api
-from testbed.cloud import APIS, SERVICES, Cloud
+from testbed.cloud import APIS, NORTHBOUND, SERVICES, Cloud
 from testbed.leftovers import INSTANCES, VIRSH, state
 from testbed.node import Node, await_true
 
@@ -485,7 +485,7 @@ def die(node: Node, name: str) -> None:
 
 def all_serve(cloud: Cloud) -> None:
     """Start again whatever has died on the controller."""
-    for name in ("rabbitmq", *(f"{api}-api" for api in APIS), *SERVICES, "designate-sink"):
+    for name in (*(f"ovn-{one}" for one in NORTHBOUND), "rabbitmq", *(f"{api}-api" for api in APIS), *SERVICES, "designate-sink"):
         if not cloud.controller.serves(name):
             cloud.start(name)
 

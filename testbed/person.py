@@ -35,3 +35,9 @@ def types_sql(cloud: Cloud, database: str, commands: Iterable[str], word: str = 
     counts = statements.count("must_be_one")
     assert counts
     assert [row for row in said if len(row) == 1] == [["1"]] * counts, said
+
+
+def types_line(cloud: Cloud, database: str, commands: Iterable[str], word: str) -> None:
+    """The one statement that begins with this word."""
+    (statement,) = (words for _, _, words in (one.partition(": ") for one in commands) if words.startswith(word))
+    cloud.sql(database, statement)

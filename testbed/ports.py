@@ -111,12 +111,7 @@ def floating_ip(api: Api, port: str) -> str:
 
 
 def without_router(cloud: Cloud, api: Api) -> None:
-    """Away with what `floating_ip` made, and from OVN too.
-
-    Neutron may write the revision of a router's port once more while another of its workers deletes it; the row that is
-    left then goes with the next round of its maintenance, five minutes later at most
-    (neutron/db/ovn_revision_numbers_db.py: bump_revision, get_deleted_resources).
-    """
+    """Away with what `floating_ip` made, and from OVN too."""
     router = api.sdk.network.find_router(ROUTER)
     if router is None:
         return
@@ -125,8 +120,18 @@ def without_router(cloud: Cloud, api: Api) -> None:
     for port in api.sdk.network.ports(device_id=router.id, device_owner="network:router_interface"):
         api.sdk.network.remove_interface_from_router(router, port_id=port.id)
     api.sdk.network.delete_router(router)
+    forgotten(cloud)
+
+
+def forgotten(cloud: Cloud) -> None:
+    """Wait until Neutron has no note any more of what it deleted in OVN.
+
+    It may write the revision of a router's port once more while another of its workers deletes it; the row that is left
+    then goes with the next round of its maintenance, five minutes later at most
+    (neutron/db/ovn_revision_numbers_db.py: bump_revision, get_deleted_resources).
+    """
     left = "SELECT count(*) FROM ovn_revision_numbers WHERE standard_attr_id IS NULL"
-    until("OVN has forgotten the router", lambda: cloud.sql("neutron", left) == [["0"]], 330)
+    until("OVN has forgotten what was deleted", lambda: cloud.sql("neutron", left) == [["0"]], 330)
 
 
 def forgotten_by_neutron(cloud: Cloud, api: Api) -> str:

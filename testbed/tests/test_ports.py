@@ -11,7 +11,7 @@ from cloudfsck.acts.neutron import Neutron
 from cloudfsck.acts.port import Delete
 from cloudfsck.config import CloudApi
 from cloudfsck.model import Moved
-from testbed import interrupted, oracles, places, ports
+from testbed import interrupted, northbound, oracles, places, ports
 from testbed.api import CLOUDS, Api
 from testbed.cloud import Cloud
 from testbed.operator import Operator
@@ -21,7 +21,6 @@ OF_DELETED = "neutron-port-of-deleted-server"
 FLOATING_IP = "neutron-floating-ip-of-deleted-server"
 BINDING = "neutron-binding-left"
 OVN = "ovn-port-left"
-NORTHBOUND = f"tcp:{places.ADDRESS}:6641"
 
 #: Bindings are between services: no administrator may change one who is none (neutron/conf/policies/port_bindings.py).
 SERVICE = f"""
@@ -58,17 +57,6 @@ def way_out(cloud: Cloud, api: Api) -> Iterator[None]:
     ports.without_router(cloud, api)
 
 
-def found(operator: Operator) -> dict[str, set[str]]:
-    """What is proven: the keys by the check that finds them.  The cloud has been read whole then, once more."""
-    ran = operator("check")
-    assert ran.data["unknown"] == [], ran.out
-    proven: dict[str, set[str]] = {}
-    for one in ran.data["findings"]:
-        if one["state"] == "proven":
-            proven.setdefault(one["check"], set()).add(one["key"])
-    return proven
-
-
 def clean(operator: Operator) -> None:
     ran = operator("check")
     assert (ran.status, ran.data["findings"]) == (0, []), ran.out
@@ -80,14 +68,14 @@ def test_a_port_of_a_server_deleted_in_the_database(
     left = ports.deleted_in_the_database(cloud, api, "compute1", "port-1")
     beside = ports.own(api, "beside")
     story.made()
-    assert found(administrator) == {OF_DELETED: {left.port}}
+    assert administrator.proven() == {OF_DELETED: {left.port}}
     story.fired(OF_DELETED)
     # Whoever changed it in between has won, even right before our deletion.
     port = ports.show(api, left.port)
     act = Delete(left.server, left.port, port["device_owner"], port["binding:host_id"], port["revision_number"] - 1)
     with pytest.raises(Moved, match="has revision"):
         Neutron(CloudApi(cloud="admin", clouds_file=clouds)).send(act)
-    assert found(administrator) == {OF_DELETED: {left.port}}
+    assert administrator.proven() == {OF_DELETED: {left.port}}
     administrator("repair", "--yes").came_to(1, {left.port: "done"})
     clean(administrator)
     story.repaired("deleted through Neutron's API, with its revision")
@@ -104,11 +92,11 @@ def test_a_port_that_was_not_given_back(
     left = ports.not_given_back(cloud, api, "compute1", "port-2")
     address = ports.floating_ip(api, left.port)
     story.made()
-    assert found(administrator) == {OF_DELETED: {left.port}, FLOATING_IP: {address}}
+    assert administrator.proven() == {OF_DELETED: {left.port}, FLOATING_IP: {address}}
     story.fired(OF_DELETED)
     story.fired(FLOATING_IP)
     before = ports.show(api, left.port)
-    assert found(administrator) == {OF_DELETED: {left.port}, FLOATING_IP: {address}}
+    assert administrator.proven() == {OF_DELETED: {left.port}, FLOATING_IP: {address}}
     administrator("repair", "--yes").came_to(1, {left.port: "done", address: "done"})
     clean(administrator)
     story.repaired("the port is its owner's again, with its address; the floating IP leads nowhere")
@@ -121,7 +109,7 @@ def test_a_port_that_was_not_given_back(
     back = ports.show(api, left.port)
     same = ("device_id", "device_owner", "binding:host_id", "fixed_ips")
     assert {name: back[name] for name in same} == {name: before[name] for name in same}
-    assert found(administrator) == {OF_DELETED: {left.port}, FLOATING_IP: {address}}
+    assert administrator.proven() == {OF_DELETED: {left.port}, FLOATING_IP: {address}}
     story.undone("both lead where they did")
     administrator("repair", "--yes").came_to(1, {left.port: "done", address: "done"})
     server = api.boot("port-2", "compute2", networks=[{"port": left.port}])
@@ -139,9 +127,9 @@ def test_a_binding_that_a_migration_left(
 ) -> None:
     left = ports.binding_left(cloud, api, "compute1", "compute2", "port-3")
     story.made()
-    assert found(administrator) == {BINDING: {f"{left.port}/compute2"}}
+    assert administrator.proven() == {BINDING: {f"{left.port}/compute2"}}
     story.fired(BINDING)
-    assert found(administrator) == {BINDING: {f"{left.port}/compute2"}}
+    assert administrator.proven() == {BINDING: {f"{left.port}/compute2"}}
     (refused,) = administrator("repair", "--yes").data["acts"]
     assert (refused["outcome"], "disallowed by policy" in refused["why"]) == ("failed", True)
     administrator.configure(**{"write.neutron": {"cloud": "service", "clouds_file": str(clouds)}})
@@ -158,25 +146,25 @@ def test_a_binding_that_a_migration_left(
 
 
 def test_a_port_that_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> None:
-    operator = Operator(cloud, tmp_path, **{"write.ovn": {"northbound": [NORTHBOUND]}})
+    operator = Operator(cloud, tmp_path, **{"write.ovn": {"northbound": [*northbound.REMOTES]}})
     beside = ports.own(api)
     port = ports.forgotten_by_neutron(cloud, api)
     story.made()
-    assert found(operator) == {OVN: {port}}
+    assert operator.proven() == {OVN: {port}}
     story.fired(OVN)
     assert oracles.disagreements(cloud) != []
-    assert found(operator) == {OVN: {port}}
-    there = cloud.controller.run("ovn-nbctl", "--db", NORTHBOUND, "list", "Logical_Switch_Port", port)
+    assert operator.proven() == {OVN: {port}}
+    there = northbound.ovn(cloud, "list", "Logical_Switch_Port", port)
     operator("repair", "--yes").came_to(1, {port: "done"})
     clean(operator)
     assert oracles.disagreements(cloud) == []
     story.repaired("deleted from OVN under the whole row as it was read")
     ran = operator("undo", operator("undo").data[-1]["run"], "--yes")
     assert set(ran.outcomes.values()) == {"done"}, ran.out
-    again = cloud.controller.run("ovn-nbctl", "--db", NORTHBOUND, "list", "Logical_Switch_Port", port)
+    again = northbound.ovn(cloud, "list", "Logical_Switch_Port", port)
     assert own_lines(again) == own_lines(there)
     story.undone("the same row is there again")
-    assert found(operator) == {OVN: {port}}
+    assert operator.proven() == {OVN: {port}}
     operator("repair", "--yes").came_to(1, {port: "done"})
     clean(operator)
     assert ports.show(api, beside)["id"] == beside
