@@ -33,16 +33,13 @@ from testbed import initial, oracles, places
 from testbed.api import Api, enter_network, until
 from testbed.cloud import Cloud
 from testbed.node import Failed
+from testbed.operations import OPERATIONS, PATIENCE, PREFIX, Act, away_with_networks, becomes, delete
 from testbed.operator import Operator, listed
 
-#: What everything that is made here is called, so that all of it is found again.
-PREFIX = "churn-"
 #: Guests under emulation that live at once; the fakes cost nothing.
 GUESTS = 8
 #: Servers that a client has, before long.
 REAL, FAKE = 2, 1
-#: Seconds that anything may take.  A soft reboot alone waits two minutes for a guest that does not listen.
-PATIENCE = 400
 #: Seconds between two failures of hosts, at most.
 CALM = 300
 #: Every so many readings, one is made for a plan.
@@ -62,247 +59,10 @@ exit $status
 #: How cloudfsck says that a second or third reading took back what the first nominated.
 CLEARED = "it was not there, or not the same"
 
-HOST = "OS-EXT-SRV-ATTR:host"
 TROUBLES = (Failed, SDKException, ClientException)
 
 Event = Mapping[str, Any]
 
-
-# ------------------------------------------------------------------------------------------------ operations
-
-
-#: Does something with a server; what it leaves is ACTIVE, or gone.  It returns what is worth noting of it.
-Act = Callable[[Api, str, random.Random], str | None]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """`fake`: Nova's fake driver can do it too.  `fresh`: on a server that is still being built, made for it."""
-
-    act: Act
-    fake: bool = True
-    fresh: bool = False
-
-
-def _becomes(api: Api, server: str, state: str, *instead: str) -> dict[str, Any]:
-    """Wait until it is so.  Raises Failed at once if Nova has given up, and it is in ERROR or `instead` at rest."""
-    found = api.becomes(server, state, "ERROR", *instead, seconds=PATIENCE)
-    if found["status"] != state:
-        raise Failed(f"it is {found['status']}, not {state}: {found.get('fault', {}).get('message', '')[:300]}")
-    return found
-
-
-def _linger(rng: random.Random, seconds: float = 8) -> None:
-    """Stay as it is for a while, so that it is seen like this."""
-    time.sleep(rng.uniform(0, seconds))
-
-
-def _there_and_back(there: str, state: str, back: str, value: Any = None) -> Act:
-    """An action and its opposite."""
-
-    def act(api: Api, server: str, rng: random.Random) -> None:
-        api.act(server, there, value)
-        _becomes(api, server, state, "ACTIVE")
-        _linger(rng)
-        api.act(server, back)
-        _becomes(api, server, "ACTIVE", state)
-
-    return act
-
-
-def _reboot(how: str) -> Act:
-    def act(api: Api, server: str, rng: random.Random) -> None:
-        api.act(server, "reboot", {"type": how})
-        _becomes(api, server, "ACTIVE")
-
-    return act
-
-
-def _move(api: Api, server: str, resize: bool) -> None:
-    """Have it moved to the other host, with the other flavor if it is a resize."""
-    if resize:
-        now = api.server(server)["flavor"]["original_name"]
-        other = "m1.bigger" if now == "m1.small" else "m1.small"
-        api.act(server, "resize", {"flavorRef": api.sdk.compute.find_flavor(other, ignore_missing=False).id})
-    else:
-        api.act(server, "migrate")
-
-
-def _moved(resize: bool, end: str) -> Act:
-    def act(api: Api, server: str, rng: random.Random) -> None:
-        _move(api, server, resize)
-        _becomes(api, server, "VERIFY_RESIZE", "ACTIVE")
-        _linger(rng)
-        api.act(server, end)
-        _becomes(api, server, "ACTIVE")
-
-    return act
-
-
-def _migrate_live(api: Api, server: str, rng: random.Random) -> None:
-    before = api.server(server)[HOST]
-    api.act(server, "os-migrateLive", {"host": None, "block_migration": "auto"})
-    if _becomes(api, server, "ACTIVE")[HOST] == before:
-        raise Failed(f"it did not leave {before}")
-
-
-def _abort_live(api: Api, server: str, rng: random.Random) -> str:
-    """Call off a live migration, at whatever moment; Nova may say that it is too late."""
-    found: list[dict[str, Any]] = []
-
-    def under_way_or_over() -> bool:
-        nonlocal found
-        found = api.call("compute", "GET", f"/servers/{server}/migrations")["migrations"]
-        return bool(found) or api.server(server)["status"] != "MIGRATING"
-
-    api.act(server, "os-migrateLive", {"host": None, "block_migration": "auto"})
-    until(f"the live migration of {server} is under way", under_way_or_over, PATIENCE)
-    _linger(rng, 4)
-    said = "it was over"
-    if found:
-        one = f"/servers/{server}/migrations/{found[0]['id']}"
-        with suppress(Failed):
-            said = api.call("compute", "GET", one)["migration"]["status"]
-            api.call("compute", "DELETE", one)
-            said = f"called off while {said}"
-    _becomes(api, server, "ACTIVE")
-    return said
-
-
-def _rebuild(api: Api, server: str, rng: random.Random) -> None:
-    api.act(server, "rebuild", {"imageRef": api.server(server)["image"]["id"]})
-    _becomes(api, server, "ACTIVE")
-
-
-def _volume(meanwhile: Act | None) -> Act:
-    """Attach a volume, do something with the server that has it, and detach it: Nova asks the guest again and again
-    until it lets go."""
-
-    def act(api: Api, server: str, rng: random.Random) -> None:
-        volume = api.volume(f"{PREFIX}{server[:8]}")
-        attachments = f"/servers/{server}/os-volume_attachments"
-        api.call("compute", "POST", attachments, {"volumeAttachment": {"volumeId": volume}})
-        api.volume_becomes(volume, "in-use", seconds=PATIENCE)
-        if meanwhile is None:
-            _linger(rng)
-        else:
-            meanwhile(api, server, rng)
-        api.call("compute", "DELETE", f"{attachments}/{volume}")
-        api.volume_becomes(volume, "available", seconds=PATIENCE)
-        api.call("block_storage", "DELETE", f"/volumes/{volume}")
-        api.volume_becomes(volume, None, seconds=PATIENCE)
-
-    return act
-
-
-def _retype(api: Api, server: str, rng: random.Random) -> None:
-    """Give another type to a volume that the server uses, and then, free, one of another backend: Cinder makes a new
-    volume there, copies, and lets them change places."""
-    volume = api.volume(f"{PREFIX}{server[:8]}", volume_type="rbd")
-    attachments = f"/servers/{server}/os-volume_attachments"
-
-    def retype(name: str, policy: str, state: str) -> None:
-        asked = {"new_type": name, "migration_policy": policy}
-        place = f"/volumes/{volume}"
-        api.call("block_storage", "POST", f"{place}/action", {"os-retype": asked})
-        until(
-            f"volume {volume} is of type {name}",
-            lambda: bool(api.call("block_storage", "GET", place)["volume"]["volume_type"] == name),
-            PATIENCE,
-        )
-        api.volume_becomes(volume, state, seconds=PATIENCE)
-
-    api.call("compute", "POST", attachments, {"volumeAttachment": {"volumeId": volume}})
-    api.volume_becomes(volume, "in-use", seconds=PATIENCE)
-    retype("rbd, too", "never", "in-use")
-    _linger(rng)
-    api.call("compute", "DELETE", f"{attachments}/{volume}")
-    api.volume_becomes(volume, "available", seconds=PATIENCE)
-    retype("rbd2", "on-demand", "available")
-    _linger(rng)
-    api.call("block_storage", "DELETE", f"/volumes/{volume}")
-    api.volume_becomes(volume, None, seconds=PATIENCE)
-
-
-def _snapshot(api: Api, server: str, rng: random.Random) -> None:
-    image = api.act(server, "createImage", {"name": f"{PREFIX}{server[:8]}"})["image_id"]
-    _becomes(api, server, "ACTIVE")
-    until(f"image {image} is active", lambda: bool(api.sdk.image.get_image(image).status == "active"), PATIENCE)
-    api.sdk.image.delete_image(image)
-
-
-def _restore(api: Api, server: str, rng: random.Random) -> None:
-    api.call("compute", "DELETE", f"/servers/{server}")
-    _becomes(api, server, "SOFT_DELETED", "ACTIVE")
-    _linger(rng)
-    api.act(server, "restore")
-    _becomes(api, server, "ACTIVE", "SOFT_DELETED")
-
-
-def _delete(api: Api, server: str, rng: random.Random) -> None:
-    api.act(server, "forceDelete")
-    api.becomes(server, seconds=PATIENCE)
-
-
-def _delete_twice(api: Api, server: str, rng: random.Random) -> None:
-    """As a user deletes it, and for good before it could be restored.
-
-    Not at once: Nova forgets both when the second comes amid the first, and the server is `deleting` for ever
-    (nova/compute/api.py: _delete ignores the second, after it has changed the task_state that the first expects).
-    """
-    api.call("compute", "DELETE", f"/servers/{server}")
-    _becomes(api, server, "SOFT_DELETED", "ACTIVE")
-    _delete(api, server, rng)
-
-
-def _delete_building(api: Api, server: str, rng: random.Random) -> str:
-    _linger(rng)
-    found = api.server(server)
-    _delete(api, server, rng)
-    return f"deleted while {found.get('status')} ({found.get('OS-EXT-STS:task_state')})"
-
-
-def _delete_resized(api: Api, server: str, rng: random.Random) -> None:
-    """Delete what waits to be confirmed.
-
-    Not what is still being copied: then Nova loses the directory on the other host, and that is no innocent life.  Its
-    nova-compute looks for such every five minutes, among the migrations that are not deleted, and the server's deletion
-    has deleted its migrations (nova/compute/manager.py: _cleanup_incomplete_migrations; nova/db/main/api.py:
-    instance_destroy).
-    """
-    _move(api, server, rng.random() < 0.5)
-    _becomes(api, server, "VERIFY_RESIZE", "ACTIVE")
-    _linger(rng)
-    _delete(api, server, rng)
-
-
-OPERATIONS: Mapping[str, Operation] = {
-    "reboot, soft": Operation(_reboot("SOFT")),
-    "reboot, hard": Operation(_reboot("HARD")),
-    "stop, start": Operation(_there_and_back("os-stop", "SHUTOFF", "os-start")),
-    "pause, unpause": Operation(_there_and_back("pause", "PAUSED", "unpause")),
-    "suspend, resume": Operation(_there_and_back("suspend", "SUSPENDED", "resume")),
-    "rescue, unrescue": Operation(_there_and_back("rescue", "RESCUE", "unrescue", {})),
-    "shelve, offload, unshelve": Operation(_there_and_back("shelve", "SHELVED_OFFLOADED", "unshelve")),
-    "resize, confirm": Operation(_moved(True, "confirmResize"), fake=False),
-    "resize, revert": Operation(_moved(True, "revertResize"), fake=False),
-    "migrate, confirm": Operation(_moved(False, "confirmResize"), fake=False),
-    "migrate, revert": Operation(_moved(False, "revertResize"), fake=False),
-    "live migration": Operation(_migrate_live, fake=False),
-    "live migration, aborted": Operation(_abort_live, fake=False),
-    "rebuild": Operation(_rebuild),
-    "volume, attach, detach": Operation(_volume(None), fake=False),
-    "volume, live migration": Operation(_volume(_migrate_live), fake=False),
-    "volume, shelve": Operation(_volume(_there_and_back("shelve", "SHELVED_OFFLOADED", "unshelve")), fake=False),
-    "volume, resize": Operation(_volume(_moved(True, "confirmResize")), fake=False),
-    "volume, retype": Operation(_retype, fake=False),
-    "snapshot": Operation(_snapshot, fake=False),
-    "soft delete, restore": Operation(_restore, fake=False),
-    "delete": Operation(_delete),
-    "soft delete, delete": Operation(_delete_twice),
-    "delete while building": Operation(_delete_building, fresh=True),
-    "resize, delete": Operation(_delete_resized, fake=False),
-}
 
 #: How often each is in the deck, where it is not once: what moves or removes a guest is where a reading can be fooled.
 _OFTEN = {"live migration": 3, "delete": 3, "resize, confirm": 2, "migrate, confirm": 2, "delete while building": 2}
@@ -437,7 +197,7 @@ class Client:
             self.attempt("boot, fake" if fake else "boot", server, lambda api, made, rng: self._booted(made))
 
     def _booted(self, server: str) -> None:
-        _becomes(self.api, server, "ACTIVE")
+        becomes(self.api, server, "ACTIVE")
 
     def make(self, fake: bool) -> str | None:
         """Ask for a server; a guest's slot is the caller's to have taken."""
@@ -477,7 +237,7 @@ class Client:
         self._note(name, server, time.monotonic() - began, failed, said)
         if failed is not None:
             try:
-                _delete(self.api, server, self.rng)
+                delete(self.api, server, self.rng)
             except TROUBLES as error:  # the sweep at the end tries again
                 self._note("delete what is broken", server, 0, str(error), None)
                 self._forget(server)
@@ -544,10 +304,10 @@ class Misfortune:
             self.api.act(server, "evacuate", {"host": other})
         for server in servers:
             self.api.arrives(server, other, PATIENCE)
-            _becomes(self.api, server, "SHUTOFF")
+            becomes(self.api, server, "SHUTOFF")
             self.api.act(server, "os-start")
         for server in servers:
-            _becomes(self.api, server, "ACTIVE")
+            becomes(self.api, server, "ACTIVE")
         return servers
 
     def _returns(self, host: str) -> None:
@@ -672,6 +432,7 @@ def sweep(api: Api) -> list[str]:
     for more in ("", "&status=SOFT_DELETED"):
         for server in api.call("compute", "GET", f"/servers?all_tenants=1&name={PREFIX}{more}")["servers"]:
             tasks[f"server {server['id']}"] = partial(_delete_stuck, api, server["id"])
+    tasks.update(away_with_networks(api))
     for volume in api.call("block_storage", "GET", "/volumes")["volumes"]:
         if volume["name"].startswith(PREFIX):
             tasks[f"volume {volume['id']}"] = partial(_delete_volume, api, volume["id"])
@@ -690,7 +451,7 @@ def sweep(api: Api) -> list[str]:
 def _delete_stuck(api: Api, server: str) -> None:
     """Delete a server that may be stuck on its way to be deleted: Nova would ignore us."""
     api.act(server, "os-resetState", {"state": "error"})
-    _delete(api, server, random.Random())
+    delete(api, server, random.Random())
 
 
 def _delete_volume(api: Api, volume: str) -> None:

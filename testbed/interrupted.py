@@ -126,10 +126,13 @@ class Hit:
     answer: str = ""
 
 
-def booted(api: Api, name: str, host: str) -> str:
-    """A server on a host that Nova thinks is up: else nova-api would delete it alone, and never tell the host."""
+def booted(api: Api, name: str, host: str, **more: Any) -> str:
+    """A server on a host that Nova thinks is up: else nova-api would delete it alone, and never tell the host.
+
+    `more` goes into the request as it is.
+    """
     api.compute_becomes(host, "up")
-    server = api.boot(name, host)
+    server = api.boot(name, host, **more)
     api.compute_becomes(host, "up")
     return server
 
@@ -485,7 +488,8 @@ def die(node: Node, name: str) -> None:
 
 def all_serve(cloud: Cloud) -> None:
     """Start again whatever has died on the controller."""
-    for name in (*(f"ovn-{one}" for one in NORTHBOUND), "rabbitmq", *(f"{api}-api" for api in APIS), *SERVICES, "designate-sink"):
+    northbound = (f"ovn-{name}" for name in NORTHBOUND)
+    for name in (*northbound, "rabbitmq", *(f"{api}-api" for api in APIS), *SERVICES, "designate-sink"):
         if not cloud.controller.serves(name):
             cloud.start(name)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
-import openstack
-
-from testbed import places
 from testbed.api import Api, until
-from testbed.cloud import Cloud
+from testbed.cloud import SERVICES, Cloud
 from testbed.interrupted import await_row, background, booted, die, row_locked
 
 ROUTER = "way-out"
@@ -44,13 +42,15 @@ def own(api: Api, name: str = "") -> str:
     return made
 
 
-def deleted_in_the_database(cloud: Cloud, api: Api, host: str, name: str) -> Left:
-    """A server cannot be deleted, for Neutron is away; somebody loses patience and deletes its rows, as Nova would.
+def deleted_in_the_database(cloud: Cloud, api: Api, host: str, name: str, count: int = 1) -> list[Left]:
+    """A server with so many ports cannot be deleted, for Neutron is away; somebody loses patience and deletes its rows,
+    as Nova would.
 
     nova-compute has ended the guest by then.
     """
-    server = booted(api, name, host)
-    (port,) = (one["id"] for one in ports(api, server))
+    network = api.sdk.network.find_network("net0").id
+    server = booted(api, name, host, networks=[{"uuid": network}] * count)
+    left = [Left(server, one["id"]) for one in ports(api, server)]
     die(cloud.controller, "neutron-api")
     api.delete(server, wait=False)
     await_row(cloud, server, f"error - {host}")
@@ -61,7 +61,29 @@ def deleted_in_the_database(cloud: Cloud, api: Api, host: str, name: str) -> Lef
         cloud.sql("nova_cell1", f"UPDATE {table} {deleted} WHERE instance_uuid = '{server}' AND deleted = 0")
     cloud.sql("nova_api", f"UPDATE instance_mappings SET queued_for_delete = 1 WHERE instance_uuid = '{server}'")
     cloud.sql("placement", f"DELETE FROM allocations WHERE consumer_id = '{server}'")
-    becomes(api, port, "DOWN")
+    for one in left:
+        becomes(api, one.port, "DOWN")
+    return left
+
+
+def made_too_late(cloud: Cloud, api: Api, host: str, name: str) -> Left:
+    """nova-compute dies in a build while Neutron is about to make the port; the server is deleted without it, and
+    Neutron then makes the port all the same.
+
+    nova-api looks for ports of the server, and there is none yet (nova/compute/api.py: _local_delete).
+    """
+    network = api.sdk.network.find_network("net0").id
+    waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    with row_locked(cloud, "neutron", "networks", f"id = '{network}'"):
+        server = api.boot(name, host, wait=False)
+        until("neutron-api waits for the row of the network", lambda: bool(cloud.sql("", waits)), 120)
+        die(cloud.computes[host], "nova-compute")
+        api.force_down(host, True)
+        api.compute_becomes(host, "down")
+        api.delete(server)
+        assert ports(api, server) == []
+    until("Neutron has made the port", lambda: len(ports(api, server)) == 1, 120)
+    (port,) = (one["id"] for one in ports(api, server))
     return Left(server, port)
 
 
@@ -83,18 +105,30 @@ def not_given_back(cloud: Cloud, api: Api, host: str, name: str) -> Left:
 
 
 def binding_left(cloud: Cloud, api: Api, source: str, target: str, name: str) -> Left:
-    """A live migration was broken off, and the binding that it had made on its target stayed.
+    """nova-conductor dies in a live migration while Neutron makes the binding on the target, and nobody goes on with
+    it; somebody resets the server's state, and says of the migration that it failed.
 
-    The binding is made as Nova makes it (nova/network/neutron.py: bind_ports_to_host).
+    nova/conductor/tasks/live_migrate.py: _execute binds on the target first, and only then tells the source.
     """
     server = booted(api, name, source)
     (port,) = (one["id"] for one in ports(api, server))
-    sdk = openstack.connect(
-        auth_url=f"http://{places.ADDRESS}:5000/v3", username="nova", password=places.PASSWORD, project_name="service",
-        user_domain_name="Default", project_domain_name="Default", region_name="RegionOne",
-    )  # fmt: skip
-    body = {"binding": {"host": target, "vnic_type": "normal", "profile": {}}}
-    assert sdk.network.post(f"/ports/{port}/bindings", json=body).status_code == 201
+    conductors = [one for one in SERVICES if "conductor" in one]
+    waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    with row_locked(cloud, "neutron", "ports", f"id = '{port}'"):
+        api.act(server, "os-migrateLive", {"host": target, "block_migration": "auto"})
+        until("neutron-api waits for the row of the port", lambda: bool(cloud.sql("", waits)), 120)
+        for one in conductors:
+            die(cloud.controller, one)
+    bound = f"SELECT 1 FROM ml2_port_bindings WHERE port_id = '{port}' AND host = '{target}' AND status = 'INACTIVE'"
+    until("Neutron has made the binding", lambda: bool(cloud.sql("neutron", bound)), 120)
+    for one in conductors:
+        cloud.start(one)
+    api.act(server, "os-resetState", {"state": "active"})
+    cloud.sql(
+        "nova_cell1",
+        "UPDATE migrations SET status = 'error', updated_at = UTC_TIMESTAMP()"
+        f" WHERE instance_uuid = '{server}' AND status NOT IN ('completed', 'error')",
+    )
     return Left(server, port)
 
 
@@ -143,3 +177,50 @@ def forgotten_by_neutron(cloud: Cloud, api: Api) -> str:
         f"DELETE s FROM standardattributes s JOIN ports p ON p.standard_attr_id = s.id WHERE p.id = '{port}'",
     )
     return port
+
+
+@dataclass(frozen=True)
+class LookAlikes:
+    """Ports that nobody may touch, and a server that some of them serve; `trunk` is its port's."""
+
+    server: str
+    trunk: str
+    ports: tuple[str, ...]
+
+    def now(self, api: Api) -> list[dict[str, Any]]:
+        """All that Neutron says of them."""
+        return [show(api, port) for port in self.ports]
+
+
+def look_alikes(api: Api, host: str, name: str) -> LookAlikes:
+    """One that its owner keeps ahead; one that only keeps an address which two servers may take over (keepalived); a
+    server's, with a trunk and a subport; a load balancer's, by Octavia's amphora and by OVN; a share's."""
+    network = api.sdk.network.find_network("net0").id
+
+    def port(**body: Any) -> str:
+        asked = {"port": {"network_id": network, **body}}
+        made: dict[str, Any] = api.call("network", "POST", "/ports", asked)["port"]
+        return str(made["id"])
+
+    ahead, virtual = port(name="ahead"), port(name="vip")
+    address = show(api, virtual)["fixed_ips"][0]["ip_address"]
+    parent = port(name="parent", allowed_address_pairs=[{"ip_address": address}])
+    sub = port(name="sub")
+    below = [{"port_id": sub, "segmentation_type": "vlan", "segmentation_id": 101}]
+    trunk = api.call("network", "POST", "/trunks", {"trunk": {"port_id": parent, "sub_ports": below}})["trunk"]["id"]
+    server = api.boot(name, host, networks=[{"port": parent}])
+    api.ready(server)
+    balancer = str(uuid.uuid4())
+    others = (
+        port(name=f"octavia-lb-{balancer}", device_owner="Octavia", device_id=f"lb-{balancer}"),
+        port(name=f"ovn-lb-vip-{balancer}", device_owner="ovn-lb:vip", device_id=f"lb-{balancer}"),
+        port(name="share", device_owner="manila:share", device_id=str(uuid.uuid4())),
+    )
+    return LookAlikes(server, trunk, (ahead, virtual, parent, sub, *others))
+
+
+def without_look_alikes(api: Api, made: LookAlikes) -> None:
+    api.delete(made.server)
+    api.call("network", "DELETE", f"/trunks/{made.trunk}")
+    for port in made.ports:
+        api.call("network", "DELETE", f"/ports/{port}")

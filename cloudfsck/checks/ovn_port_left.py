@@ -14,7 +14,8 @@ What the repair does
 When not to repair
     After Neutron's database was restored: every port made since the backup looks like this, and is needed.  Where another
     Neutron uses the same OVN: its networks are not this one's, and only a person decides, unless [ovn] of the
-    configuration says that this one uses OVN alone.
+    configuration says that this one uses OVN alone.  One that leads to a router is a person's to delete, when the
+    router's own port is gone (`ovn-router-port-left`).
 """
 
 from collections.abc import Iterable
@@ -40,14 +41,14 @@ CHECK = Check(
     text=__doc__,
     accused=("ovn_switch_ports",),
     query="""
-        SELECT p.name AS key, nullif(p.device_id, '') AS server, p.port, p.uuid AS ovn_row, p.switch, s.network, p.type, p.up,
+        SELECT p.name AS key, CASE WHEN starts_with(p.device_owner, 'compute:') THEN p.device_id END AS server, p.port, p.uuid AS ovn_row, p.switch, s.network, p.type, p.up,
                p.device_owner, p.revision, n.name AS network_name, n.project_id AS project,
                coalesce(g.on_hosts, []) AS guests_on, [p.port, s.network] AS also,
                NULL AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock,
                CASE WHEN n.id IS NULL AND NOT a.alone THEN 'its network is none of this Neutron''s'
                     WHEN g.on_hosts IS NOT NULL THEN 'a guest has the port, on ' || array_to_string(g.on_hosts, ', ')
-                    WHEN p.up THEN 'OVN says that a host has it'
-                    WHEN p.type <> '' THEN 'it is no server''s port' END AS by_hand,
+                    WHEN p.type <> '' THEN 'it is no server''s port'
+                    WHEN p.up THEN 'OVN says that a host has it' END AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM ovn_switch_ports p
          CROSS JOIN ovn_settings a
@@ -78,7 +79,7 @@ CHECK = Check(
                               u-12  p-2   p-2   neutron-n-2  -       false  s-2        compute:nova              4
                               u-13  p-3   p-3   neutron-n-1  -       false  s-3        compute:nova              4
                               u-14  p-4   p-4   neutron-n-1  -       true   s-4        compute:nova              4
-                              u-15  p-5   p-5   neutron-n-1  router  false  -          network:router_interface  4
+                              u-15  p-5   p-5   neutron-n-1  router  false  r-1        network:router_interface  4
                               u-16  q-1   -     other        -       false  -          -                         -
                               u-17  p-6   p-6   neutron-n-1  -       false  s-6        compute:nova              4
                               u-18  p-7   p-7   neutron-n-1  -       false  s-7        compute:nova              4

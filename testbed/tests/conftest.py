@@ -7,13 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from testbed import initial, interrupted, leftovers
-from testbed.api import Api, enter_network
+from testbed import initial, interrupted, leftovers, places, ports
+from testbed.api import CLOUDS, Api, enter_network
 from testbed.cloud import Cloud
 from testbed.operator import Operator
+from testbed.ports import LookAlikes
 from testbed.story import Story
 
 _STORIES: list[Story] = []
+
+#: Bindings are between services: no administrator may change one who is none (neutron/conf/policies/port_bindings.py).
+SERVICE = f"""
+  service:
+    auth:
+      auth_url: http://{places.ADDRESS}:5000/v3
+      username: nova
+      password: {places.PASSWORD}
+      project_name: service
+      user_domain_name: Default
+      project_domain_name: Default
+    region_name: RegionOne
+"""
 
 
 @pytest.fixture
@@ -64,3 +78,19 @@ def whole(cloud: Cloud, api: Api) -> Iterator[None]:
 @pytest.fixture
 def operator(cloud: Cloud, tmp_path: Path) -> Operator:
     return Operator(cloud, tmp_path)
+
+
+@pytest.fixture
+def clouds(tmp_path: Path) -> Path:
+    """An administrator's clouds.yaml, in a file that others cannot read, with an account of a service's beside it."""
+    path = tmp_path / "clouds.yaml"
+    path.write_text(CLOUDS.read_text() + SERVICE)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def look_alikes(api: Api) -> Iterator[LookAlikes]:
+    made = ports.look_alikes(api, "compute2", "port-5")
+    yield made
+    ports.without_look_alikes(api, made)

@@ -11,38 +11,18 @@ from cloudfsck.acts.neutron import Neutron
 from cloudfsck.acts.port import Delete
 from cloudfsck.config import CloudApi
 from cloudfsck.model import Moved
-from testbed import interrupted, northbound, oracles, places, ports
-from testbed.api import CLOUDS, Api
+from testbed import interrupted, leftovers, northbound, oracles, person, ports
+from testbed.api import Api
 from testbed.cloud import Cloud
 from testbed.operator import Operator
+from testbed.ports import LookAlikes
 from testbed.story import Story
 
 OF_DELETED = "neutron-port-of-deleted-server"
+OF_UNKNOWN = "neutron-port-of-unknown-server"
 FLOATING_IP = "neutron-floating-ip-of-deleted-server"
 BINDING = "neutron-binding-left"
 OVN = "ovn-port-left"
-
-#: Bindings are between services: no administrator may change one who is none (neutron/conf/policies/port_bindings.py).
-SERVICE = f"""
-  service:
-    auth:
-      auth_url: http://{places.ADDRESS}:5000/v3
-      username: nova
-      password: {places.PASSWORD}
-      project_name: service
-      user_domain_name: Default
-      project_domain_name: Default
-    region_name: RegionOne
-"""
-
-
-@pytest.fixture
-def clouds(tmp_path: Path) -> Path:
-    """An administrator's clouds.yaml, in a file that others cannot read, with an account of a service's beside it."""
-    path = tmp_path / "clouds.yaml"
-    path.write_text(CLOUDS.read_text() + SERVICE)
-    path.chmod(0o600)
-    return path
 
 
 @pytest.fixture
@@ -65,7 +45,7 @@ def clean(operator: Operator) -> None:
 def test_a_port_of_a_server_deleted_in_the_database(
     cloud: Cloud, api: Api, administrator: Operator, story: Story, clouds: Path
 ) -> None:
-    left = ports.deleted_in_the_database(cloud, api, "compute1", "port-1")
+    (left,) = ports.deleted_in_the_database(cloud, api, "compute1", "port-1")
     beside = ports.own(api, "beside")
     story.made()
     assert administrator.proven() == {OF_DELETED: {left.port}}
@@ -84,6 +64,32 @@ def test_a_port_of_a_server_deleted_in_the_database(
     api.call("network", "DELETE", f"/ports/{beside}")
     assert oracles.disagreements(cloud) == []
     story.agreed("OVN's synchronisation, Placement's audit; another port is as it was")
+
+
+def test_a_port_of_a_server_that_never_came_to_be(
+    cloud: Cloud, api: Api, administrator: Operator, story: Story, look_alikes: LookAlikes
+) -> None:
+    before = look_alikes.now(api)
+    left = ports.made_too_late(cloud, api, "compute1", "port-7")
+    story.made()
+    assert administrator.proven() == {OF_DELETED: {left.port}}
+    story.fired(OF_DELETED)
+    leftovers.nova_compute_returns(cloud, api, "compute1")
+    leftovers.archive(cloud)
+    leftovers.purge(cloud)
+    # Nova has never heard of such a server now: nothing proves whose it was, and no program touches it.
+    assert administrator.proven() == {OF_UNKNOWN: {left.port}}
+    story.fired(OF_UNKNOWN)
+    administrator("repair", "--yes").came_to(4, {})
+    (finding,) = administrator("check").data["findings"]
+    person.types(cloud, finding["commands"], "openstack port unset")
+    clean(administrator)
+    story.repaired("taken from the server that is unknown, by what the finding says; it keeps its address")
+    assert ports.show(api, left.port)["device_id"] == ""
+    api.call("network", "DELETE", f"/ports/{left.port}")
+    assert look_alikes.now(api) == before
+    assert oracles.disagreements(cloud) == []
+    story.agreed("OVN's synchronisation; a user's, keepalived's, a trunk's, a load balancer's ports are as they were")
 
 
 def test_a_port_that_was_not_given_back(
