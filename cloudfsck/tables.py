@@ -952,6 +952,29 @@ TABLES: tuple[Table, ...] = (
         origin="networksegments",
     ),
     _table(
+        "neutron_agents",
+        "neutron",
+        "Neutron's agents.  An administrator deletes the row of one that is gone; one that lives makes it anew.",
+        """
+        id      VARCHAR  The agent.
+        binary  VARCHAR  neutron-dhcp-agent, neutron-l3-agent, neutron-openvswitch-agent, …
+        host    VARCHAR  The host that it is on, as its own neutron.conf names it.
+        """,
+        origin="agents",
+    ),
+    _table(
+        "neutron_dhcp_agent_networks",
+        "neutron",
+        "Which DHCP agents serve which networks.",
+        """
+        network_id     VARCHAR  The network.
+        dhcp_agent_id  VARCHAR  The agent: neutron_agents.id.
+        """,
+        key="network_id",
+        origin="networkdhcpagentbindings",
+        few=True,
+    ),
+    _table(
         "neutron_ovn_revisions",
         "neutron",
         """What of Neutron's is to be in OVN, and in which revision it is there; its maintenance goes by that every five
