@@ -623,6 +623,53 @@ SELECT o.path, o.parent, o.kind, o.id, o.name, o.thing, o.neutron, o.project, o.
    AND NOT EXISTS (SELECT 1 FROM nsx_mappings m WHERE m.nsx_id = o.id)
    AND NOT EXISTS (SELECT 1 FROM neutron_nsx_networks b WHERE b.phy_uuid = o.id);
 
+-- What the tags of NSX's load balancers may name, as Octavia has it, or Neutron before there was an Octavia.
+CREATE VIEW load_balancer_things AS
+SELECT b.id
+  FROM octavia_load_balancers b
+ WHERE b.provisioning_status IS DISTINCT FROM 'DELETED'
+UNION ALL
+SELECT id FROM octavia_listeners
+UNION ALL
+SELECT id FROM octavia_pools
+UNION ALL
+SELECT id FROM octavia_health_monitors
+UNION ALL
+SELECT id FROM neutron_lbaas_load_balancers
+UNION ALL
+SELECT id FROM neutron_lbaas_listeners
+UNION ALL
+SELECT id FROM neutron_lbaas_pools
+UNION ALL
+SELECT id FROM neutron_lbaas_health_monitors;
+
+-- Where in NSX's Policy API what belongs to a load balancer of Octavia's is to be, once nothing is under way with it: it
+-- is named as Octavia names it (vmware_nsx/services/lbaas/nsx_p/implementation: listener_mgr.py, pool_mgr.py,
+-- healthmonitor_mgr.py).
+CREATE VIEW nsx_load_balancer_places AS
+WITH balancers AS (
+    SELECT b.id, b.name, b.project_id
+      FROM octavia_load_balancers b
+     WHERE b.provider = 'vmwareedge'
+       AND b.provisioning_status = 'ACTIVE')
+SELECT l.id, 'listener' AS thing, l.name, l.created_at, l.updated_at, b.id AS load_balancer, b.project_id AS project,
+       '/infra/lb-virtual-servers/' || l.id AS path
+  FROM octavia_listeners l
+  JOIN balancers b ON b.id = l.load_balancer_id
+ WHERE l.provisioning_status = 'ACTIVE'
+UNION ALL
+SELECT p.id, 'pool', p.name, p.created_at, p.updated_at, b.id, b.project_id, '/infra/lb-pools/' || p.id
+  FROM octavia_pools p
+  JOIN balancers b ON b.id = p.load_balancer_id
+ WHERE p.provisioning_status = 'ACTIVE'
+UNION ALL
+SELECT h.id, 'healthmonitor', h.name, h.created_at, h.updated_at, b.id, b.project_id,
+       '/infra/lb-monitor-profiles/' || h.id
+  FROM octavia_health_monitors h
+  JOIN octavia_pools p ON p.id = h.pool_id
+  JOIN balancers b ON b.id = p.load_balancer_id
+ WHERE h.provisioning_status = 'ACTIVE';
+
 -- Where in NSX something of Neutron's is to be: by the Policy API under its own id, by the Manager API under the mapped.
 CREATE VIEW nsx_places AS
 SELECT n.id AS neutron, '/infra/segments/' || n.id AS path

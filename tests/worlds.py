@@ -147,6 +147,7 @@ _NAMING: dict[tables.Per, tuple[str, ...]] = {
     "neutron": ("project_id",),
     "neutron_nsx": ("phy_uuid",),
     "keystone": ("id",),
+    "octavia": ("project_id",),
     "nsx": ("id", "neutron", "project", "attachment"),
 }
 _ID = re.compile(r"[a-z]{1,3}-\d+.*")
