@@ -43,6 +43,10 @@ NO_NSX = (
 NO_KEYSTONE = "the configuration names no database of Keystone's ([keystone] database)"
 _OF_PROJECTS = "-of-gone-project"
 
+#: Why a check of load balancers is not made, and how such a check is named.
+NO_OCTAVIA = "the configuration names no database of Octavia's ([octavia] database)"
+_OF_LOAD_BALANCERS = "-load-balancer-"
+
 #: Why a check of images on a storage backend is not made, and how such a check is named.
 NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"
 _OF_IMAGES = re.compile(r"-image-of-|-without-image$")
@@ -323,6 +327,7 @@ class Config(_Section):
     cinder: Service | None = None
     neutron: Service | None = None
     keystone: Service | None = None
+    octavia: Service | None = None
     ovn: OvnRead | None = None
     nsx: Nsx | None = None
     placement: Service | None = None
@@ -356,6 +361,8 @@ class Config(_Section):
         }  # fmt: skip
         if self.ovn is None or self.neutron is None:
             unnamed |= {name: NO_OVN for name in checks if name.startswith("ovn-")}
+        if self.octavia is None:
+            unnamed |= {name: NO_OCTAVIA for name in checks if _OF_LOAD_BALANCERS in name}
         if self.nsx is None or self.neutron is None or self.keystone is None:
             unnamed |= {name: NO_NSX for name in checks if name.startswith("nsx-")}
         if self.keystone is None:

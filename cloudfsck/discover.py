@@ -25,6 +25,7 @@ PROGRAMS = {
     "cinder": ("cinder-api", "cinder-scheduler", "cinder-volume"),
     "neutron": ("neutron-server", "neutron-rpc-server"),
     "keystone": ("keystone",),
+    "octavia": ("octavia-api", "octavia-worker", "octavia-housekeeping", "octavia-health-manager"),
     "placement": ("placement-api",),
     "designate": ("designate-central",),
 }
@@ -44,6 +45,7 @@ _DATABASE: Mapping[str, tuple[Name, ...]] = {
     "cinder": _MAIN,
     "neutron": _MAIN,
     "keystone": _MAIN,
+    "octavia": _MAIN,
     # It starts with nothing else (placement/conf/database.py: required).  Only up to Rocky, as a part of Nova, did it
     # go on in [api_database].
     "placement": (("placement_database", "connection"),),

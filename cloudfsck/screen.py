@@ -255,6 +255,7 @@ _PLACES = {
     "cinder": "Cinder's database",
     "neutron": "Neutron's database",
     "keystone": "Keystone's database",
+    "octavia": "Octavia's database",
     "neutron_nsx": "Neutron's plugin for NSX",
     "ovn": "OVN's northbound database",
     "nsx": "NSX",

@@ -13,24 +13,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Per = Literal["cloud", "api", "cell", "cinder", "neutron", "neutron_nsx", "keystone", "ovn", "nsx", "host", "backend"]
+Per = Literal[
+    "cloud", "api", "cell", "cinder", "neutron", "neutron_nsx", "keystone", "octavia", "ovn", "nsx", "host", "backend"
+]
 
-#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's, Keystone's, OVN's and
-#: NSX; what Neutron's plugin for NSX adds to Neutron's database is one of its own, for only then is it there.
+#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's, Keystone's, Octavia's,
+#: OVN's and NSX; what Neutron's plugin for NSX adds to Neutron's database is one of its own, for only then is it there.
 API = "nova_api"
 CINDER = "cinder"
 NEUTRON = "neutron"
 NEUTRON_NSX = "neutron_nsx"
 KEYSTONE = "keystone"
+OCTAVIA = "octavia"
 OVN = "ovn"
 NSX = "nsx"
 
 #: The single part of a table, by what it is read from; those of the services beside Nova are named as these are.
 SINGLE: dict[Per, str] = {
     "cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON, "neutron_nsx": NEUTRON_NSX, "keystone": KEYSTONE,
-    "ovn": OVN, "nsx": NSX,
+    "octavia": OCTAVIA, "ovn": OVN, "nsx": NSX,
 }  # fmt: skip
-SERVICES: tuple[Per, ...] = ("cinder", "neutron", "neutron_nsx", "keystone")
+SERVICES: tuple[Per, ...] = ("cinder", "neutron", "neutron_nsx", "keystone", "octavia")
 
 
 @dataclass(frozen=True)
@@ -233,7 +236,8 @@ TABLES: tuple[Table, ...] = (
         "cloud",
         """What Nova's own configuration says and no database holds, as [nova] of our configuration gives it:
         service_down_time, long_rpc_timeout, maximum_instance_delete_attempts and reclaim_instance_interval.  And
-        ovn_alone, 0 or 1: whether this Neutron uses its OVN alone, as alone in [ovn] says.""",
+        ovn_alone, 0 or 1: whether this Neutron uses its OVN alone, as alone in [ovn] says; and nsx_policy, 0 or 1:
+        whether its plugin for NSX uses the Policy API, as api in [nsx] says.""",
         """
         name   VARCHAR  The option.
         value  BIGINT   Its value; times in seconds.  NULL: not known.
@@ -952,6 +956,29 @@ TABLES: tuple[Table, ...] = (
         origin="networksegments",
     ),
     _table(
+        "neutron_agents",
+        "neutron",
+        "Neutron's agents.  An administrator deletes the row of one that is gone; one that lives makes it anew.",
+        """
+        id      VARCHAR  The agent.
+        binary  VARCHAR  neutron-dhcp-agent, neutron-l3-agent, neutron-openvswitch-agent, …
+        host    VARCHAR  The host that it is on, as its own neutron.conf names it.
+        """,
+        origin="agents",
+    ),
+    _table(
+        "neutron_dhcp_agent_networks",
+        "neutron",
+        "Which DHCP agents serve which networks.",
+        """
+        network_id     VARCHAR  The network.
+        dhcp_agent_id  VARCHAR  The agent: neutron_agents.id.
+        """,
+        key="network_id",
+        origin="networkdhcpagentbindings",
+        few=True,
+    ),
+    _table(
         "neutron_ovn_revisions",
         "neutron",
         """What of Neutron's is to be in OVN, and in which revision it is there; its maintenance goes by that every five
@@ -967,6 +994,25 @@ TABLES: tuple[Table, ...] = (
         key="resource_uuid",
         origin="ovn_revision_numbers",
         late=True,
+    ),
+    *(
+        _table(
+            f"neutron_lbaas_{name}s",
+            "neutron",
+            f"The {what} of Neutron-LBaaS, which were Neutron's own before Octavia; NSX's are marked like Octavia's.",
+            """
+            id  VARCHAR  The object.
+            """,
+            key="id",
+            origin=f"lbaas_{origin}s",
+            late=True,
+        )
+        for name, origin, what in (
+            ("load_balancer", "loadbalancer", "load balancers"),
+            ("listener", "listener", "listeners"),
+            ("pool", "pool", "pools"),
+            ("health_monitor", "healthmonitor", "health monitors"),
+        )
     ),
     _table(
         "neutron_nsx_networks",
@@ -1043,6 +1089,46 @@ TABLES: tuple[Table, ...] = (
         enabled     BOOLEAN  Whether the catalog shows it.
         """,
         origin="endpoint",
+    ),
+    _table(
+        "octavia_load_balancers",
+        "octavia",
+        """Load balancers (octavia/db/models.py).  The row of one that was deleted stays, as DELETED, until Octavia's
+        housekeeper purges it, after a week if not told otherwise.""",
+        """
+        id                   VARCHAR    The load balancer.
+        project_id           VARCHAR    Its owner.
+        name                 VARCHAR    The name that the owner gave it.
+        provider             VARCHAR    Whose driver makes it: amphora, ovn, vmwareedge for NSX, …
+        provisioning_status  VARCHAR    ACTIVE, ERROR, DELETED, or PENDING_CREATE, _UPDATE, _DELETE: it is under way.
+        created_at           TIMESTAMP  When it was asked for.
+        updated_at           TIMESTAMP  When the row last changed.
+        """,
+        key="id",
+        origin="load_balancer",
+        few=True,
+    ),
+    *(
+        _table(
+            f"octavia_{name}s",
+            "octavia",
+            f"The {what} of load balancers.  Octavia keeps no row of what it has deleted.",
+            f"""
+            id                   VARCHAR    The {what[:-1]}.
+            {of}     VARCHAR    What it is of.
+            name                 VARCHAR    The name that the owner gave it.
+            provisioning_status  VARCHAR    As of its load balancer.
+            created_at           TIMESTAMP  When it was asked for.
+            updated_at           TIMESTAMP  When the row last changed.
+            """,
+            key=f"id {of}",
+            origin=name,
+        )
+        for name, what, of in (
+            ("listener", "listeners", "load_balancer_id"),
+            ("pool", "pools", "load_balancer_id"),
+            ("health_monitor", "health monitors", "pool_id"),
+        )
     ),
     _table(
         "ovn_switches",
@@ -1130,10 +1216,10 @@ TABLES: tuple[Table, ...] = (
         """
         path        VARCHAR    Its path in the API that the plugin uses.
         parent      VARCHAR    The path of what it belongs to, as a port to its segment.
-        kind        VARCHAR    segment, port, router, group, policy, service, dhcp-server or dhcp-binding.
+        kind        VARCHAR    segment, port, router, group, policy, service, dhcp-server, virtual-server, pool, …
         id          VARCHAR    Its id in NSX; of the Policy API that of Neutron's object.
         name        VARCHAR    The name that it is shown by.
-        thing       VARCHAR    What of Neutron's it is of, by its tags: network, port, router, security-group or rule.
+        thing       VARCHAR    What of Neutron's or Octavia's it is of, by its tags: network, rule, listener, …
         neutron     VARCHAR    Which of those; NULL: no tag says so, or more than one does.
         project     VARCHAR    Whose that is (the tag os-project-id).
         plugin      VARCHAR    The version of the plugin that made it (os-api-version); NULL: no plugin did.

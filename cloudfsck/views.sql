@@ -506,6 +506,35 @@ SELECT p.id, 'somebody gave it a name'
   FROM neutron_ports p
  WHERE p.name <> '';
 
+-- Ports that a DHCP agent made on the host that they are bound to: it writes the first part of that host's name, as a UUID
+-- of version 5 in the namespace of DNS, and the network into the device_id (neutron/common/utils.py:
+-- get_dhcp_agent_device_id; dhcp_rpc.py: create_dhcp_port binds it to the host).  Others' have another device_id: OVN's
+-- metadata ports of old, those of NSX, which tell of no host or are bound to none, and what is reserved for the next agent.
+CREATE VIEW dhcp_agent_ports AS
+WITH digests AS (
+    SELECT b.port_id AS port, b.host, split_part(b.host, '.', 1) AS short,
+           sha1(from_hex('6ba7b8109dad11d180b400c04fd430c8') || encode(short)) AS hex
+      FROM neutron_port_bindings b
+     WHERE b.status = 'ACTIVE'),
+named AS (
+    SELECT d.port, d.host, d.short,
+           concat_ws('-', substr(d.hex, 1, 8), substr(d.hex, 9, 4), '5' || substr(d.hex, 14, 3),
+                     substr('89ab', (instr('0123456789abcdef', substr(d.hex, 17, 1)) - 1) % 4 + 1, 1)
+                     || substr(d.hex, 18, 3), substr(d.hex, 21, 12)) AS uuid
+      FROM digests d)
+SELECT p.id AS port, n.host, n.short, p.network_id AS network, p.name, p.project_id AS project, p.mac_address AS mac,
+       p.status, p.device_owner, p.device_id, p.revision_number AS revision, p.created_at, p.updated_at
+  FROM neutron_ports p
+  JOIN named n ON n.port = p.id
+ WHERE p.device_owner = 'network:dhcp'
+   AND starts_with(p.device_id || '-', concat_ws('-', 'dhcp' || n.uuid, p.network_id, ''));
+
+-- Which networks the DHCP agents serve, by the first part of the name of the agent's host.
+CREATE VIEW dhcp_served AS
+SELECT s.network_id AS network, a.id AS agent, split_part(a.host, '.', 1) AS short
+  FROM neutron_dhcp_agent_networks s
+  JOIN neutron_agents a ON a.id = s.dhcp_agent_id;
+
 -- The names by which a host may be told in Cinder's attachments, their first part: Nova's, its hypervisor's and its own
 -- (glance_store and Cinder itself go by socket.gethostname()).
 CREATE VIEW host_names AS
@@ -593,6 +622,53 @@ SELECT o.path, o.parent, o.kind, o.id, o.name, o.thing, o.neutron, o.project, o.
    AND NOT EXISTS (SELECT 1 FROM neutron_things n WHERE n.thing = o.thing AND n.id = o.neutron)
    AND NOT EXISTS (SELECT 1 FROM nsx_mappings m WHERE m.nsx_id = o.id)
    AND NOT EXISTS (SELECT 1 FROM neutron_nsx_networks b WHERE b.phy_uuid = o.id);
+
+-- What the tags of NSX's load balancers may name, as Octavia has it, or Neutron before there was an Octavia.
+CREATE VIEW load_balancer_things AS
+SELECT b.id
+  FROM octavia_load_balancers b
+ WHERE b.provisioning_status IS DISTINCT FROM 'DELETED'
+UNION ALL
+SELECT id FROM octavia_listeners
+UNION ALL
+SELECT id FROM octavia_pools
+UNION ALL
+SELECT id FROM octavia_health_monitors
+UNION ALL
+SELECT id FROM neutron_lbaas_load_balancers
+UNION ALL
+SELECT id FROM neutron_lbaas_listeners
+UNION ALL
+SELECT id FROM neutron_lbaas_pools
+UNION ALL
+SELECT id FROM neutron_lbaas_health_monitors;
+
+-- Where in NSX's Policy API what belongs to a load balancer of Octavia's is to be, once nothing is under way with it: it
+-- is named as Octavia names it (vmware_nsx/services/lbaas/nsx_p/implementation: listener_mgr.py, pool_mgr.py,
+-- healthmonitor_mgr.py).
+CREATE VIEW nsx_load_balancer_places AS
+WITH balancers AS (
+    SELECT b.id, b.name, b.project_id
+      FROM octavia_load_balancers b
+     WHERE b.provider = 'vmwareedge'
+       AND b.provisioning_status = 'ACTIVE')
+SELECT l.id, 'listener' AS thing, l.name, l.created_at, l.updated_at, b.id AS load_balancer, b.project_id AS project,
+       '/infra/lb-virtual-servers/' || l.id AS path
+  FROM octavia_listeners l
+  JOIN balancers b ON b.id = l.load_balancer_id
+ WHERE l.provisioning_status = 'ACTIVE'
+UNION ALL
+SELECT p.id, 'pool', p.name, p.created_at, p.updated_at, b.id, b.project_id, '/infra/lb-pools/' || p.id
+  FROM octavia_pools p
+  JOIN balancers b ON b.id = p.load_balancer_id
+ WHERE p.provisioning_status = 'ACTIVE'
+UNION ALL
+SELECT h.id, 'healthmonitor', h.name, h.created_at, h.updated_at, b.id, b.project_id,
+       '/infra/lb-monitor-profiles/' || h.id
+  FROM octavia_health_monitors h
+  JOIN octavia_pools p ON p.id = h.pool_id
+  JOIN balancers b ON b.id = p.load_balancer_id
+ WHERE h.provisioning_status = 'ACTIVE';
 
 -- Where in NSX something of Neutron's is to be: by the Policy API under its own id, by the Manager API under the mapped.
 CREATE VIEW nsx_places AS

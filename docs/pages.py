@@ -224,6 +224,7 @@ _PER = {
     "neutron": "Neutron's database",
     "neutron_nsx": "Neutron's database, where it has a plugin for NSX",
     "keystone": "Keystone's database",
+    "octavia": "Octavia's database",
     "ovn": "OVN's northbound database",
     "nsx": "NSX",
     "host": "each host",

@@ -35,6 +35,7 @@ connection = mysql+pymysql://nova:{SECRET}@db.example/nova_cell0
 CINDER = f"[database]\nconnection = mysql+pymysql://cinder:{SECRET}@db.example/cinder\n"
 NEUTRON = f"[database]\nconnection = postgresql+psycopg2://neutron:{SECRET}@pg.example/neutron\n"
 KEYSTONE = f"[database]\nconnection = mysql+pymysql://keystone:{SECRET}@db.example/keystone\n"
+OCTAVIA = f"[database]\nconnection = mysql+pymysql://octavia:{SECRET}@db.example/octavia\n"
 PLACEMENT = f"[placement_database]\nconnection = mysql+pymysql://placement:{SECRET}@db.example/placement\n"
 DESIGNATE = f"[storage:sqlalchemy]\nconnection = mysql+pymysql://designate:{SECRET}@db.example/designate\n"
 
@@ -43,6 +44,7 @@ ALL = {
     "etc/cinder/cinder.conf": CINDER,
     "etc/neutron/neutron.conf": NEUTRON,
     "etc/keystone/keystone.conf": KEYSTONE,
+    "etc/octavia/octavia.conf": OCTAVIA,
     "etc/placement/placement.conf": PLACEMENT,
     "etc/designate/designate.conf": DESIGNATE,
 }
@@ -93,6 +95,7 @@ def test_packages(tmp_path: Path) -> None:
     assert found.cinder == config.Service(database="mysql://db.example:3306/cinder")
     assert found.neutron == config.Service(database="postgresql://pg.example:5432/neutron")
     assert found.keystone == config.Service(database="mysql://db.example:3306/keystone")
+    assert found.octavia == config.Service(database="mysql://db.example:3306/octavia")
     assert found.placement == config.Service(database="mysql://db.example:3306/placement")
     assert found.designate == config.Service(database="mysql://db.example:3306/designate")
     for name in ALL:
@@ -113,13 +116,14 @@ def test_kolla(tmp_path: Path) -> None:
         "etc/kolla/cinder-api/cinder.conf": CINDER,
         "etc/kolla/neutron-server/neutron.conf": NEUTRON,
         "etc/kolla/keystone/keystone.conf": KEYSTONE,
+        "etc/kolla/octavia-worker/octavia.conf": OCTAVIA,
         "etc/kolla/placement-api/placement.conf": PLACEMENT,
         "etc/kolla/designate-central/designate.conf": DESIGNATE,
     })  # fmt: skip
     text = written(root)
     found = loaded(text)
     assert found.nova.api_database == "mysql://db.example:3307/nova_api"
-    services = (found.cinder, found.neutron, found.keystone, found.placement, found.designate)
+    services = (found.cinder, found.neutron, found.keystone, found.octavia, found.placement, found.designate)
     assert all(one is not None for one in services)
     line(text, "# ", "nova-conductor/nova.conf has the cell mysql://db2.example:3306/nova")
     assert discover.cells(discover.look(root, {})) == [
@@ -380,8 +384,8 @@ def test_what_cannot_be_read_is_never_taken_for_absent(tmp_path: Path, monkeypat
 def test_a_service_that_is_not_found_is_a_question(tmp_path: Path) -> None:
     text = written(lay(tmp_path, {"etc/nova/nova.conf": NOVA}))
     found = loaded(text)
-    services = (found.cinder, found.neutron, found.keystone, found.placement, found.designate)
-    assert services == (None, None, None, None, None)
+    services = (found.cinder, found.neutron, found.keystone, found.octavia, found.placement, found.designate)
+    assert services == (None, None, None, None, None, None)
     asked = line(text, "# [designate]  # no designate.conf was found in ", f"{tmp_path}/etc/designate, ")
     assert f"{tmp_path}/etc/kolla/designate-central, {tmp_path}/var/lib/lxc/*/rootfs/etc/designate: " in asked
     assert asked.endswith("is there a Designate, and where is its database?")
@@ -394,8 +398,8 @@ def test_a_service_that_is_not_found_is_a_question(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("service", "section"),
-    [("cinder", "database"), ("neutron", "database"), ("keystone", "database"), ("placement", "placement_database"),
-     ("designate", "storage:sqlalchemy")],
+    [("cinder", "database"), ("neutron", "database"), ("keystone", "database"), ("octavia", "database"),
+     ("placement", "placement_database"), ("designate", "storage:sqlalchemy")],
 )  # fmt: skip
 def test_a_file_that_names_no_database_is_a_question(tmp_path: Path, service: str, section: str) -> None:
     name = f"etc/{service}/{service}.conf"
@@ -527,17 +531,18 @@ def test_init_writes_the_configuration_and_the_grants(tmp_path: Path, capsys: py
     blocks = dict(zip(parts[::2], parts[1::2], strict=True))
     assert list(blocks) == [
         "nova_api at db.example:3307", "cinder at db.example:3306", "neutron at pg.example:5432",
-        "keystone at db.example:3306", "placement at db.example:3306", "designate at db.example:3306",
+        "keystone at db.example:3306", "octavia at db.example:3306", "placement at db.example:3306",
+        "designate at db.example:3306",
         "nova_cell0 at db.example:3306", "nova_cell1 at db2.example:3306",
     ]  # fmt: skip
-    for service in ("cinder", "keystone", "placement", "designate"):
+    for service in ("cinder", "keystone", "octavia", "placement", "designate"):
         mine = blocks[f"{service} at db.example:3306"]
         assert f"GRANT SHOW VIEW ON `{service}`.* TO 'cloudfsck'@'%';" in mine
         assert f"ON `{service}`.`alembic_version` TO ''cloudfsck''@''%''" in mine
         assert f"WHERE table_schema = '{service}' AND table_name = 'alembic_version'" in mine
         assert "AND column_name IN ('version_num')" in mine
-        # Of Cinder's and Keystone's databases more is read.
-        assert mine.count("PREPARE") == {"cinder": 5, "keystone": 4}.get(service, 1)
+        # Of Cinder's, Keystone's and Octavia's databases more is read.
+        assert mine.count("PREPARE") == {"cinder": 5, "keystone": 4, "octavia": 5}.get(service, 1)
     assert '\\connect "neutron"' in blocks["neutron at pg.example:5432"]
     assert "('alembic_version', ARRAY['version_num'])" in blocks["neutron at pg.example:5432"]
     assert "('ports', ARRAY['id', 'project_id', " in blocks["neutron at pg.example:5432"]

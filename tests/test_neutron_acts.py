@@ -12,7 +12,7 @@ import pytest
 
 from cloudfsck.acts.domain import Pause
 from cloudfsck.acts.neutron import Neutron
-from cloudfsck.acts.port import Associate, Delete, DeleteBinding, Disassociate, Rebind, Unbind
+from cloudfsck.acts.port import Associate, Delete, DeleteBinding, DeleteDhcp, Disassociate, Rebind, Unbind
 from cloudfsck.config import CloudApi
 from cloudfsck.model import Act, Moved, Outcomeless, Refused, Trouble
 from tests import cinder_api
@@ -22,6 +22,7 @@ F = "22222222-0000-4000-8000-000000000002"
 S = "33333333-0000-4000-8000-000000000003"
 
 DELETE = Delete(S, P, "compute:nova", "c1", 4)
+DHCP = DeleteDhcp("", P, "dhcp-device", "network:dhcp", "net1", 4)
 UNBIND = Unbind(S, P, "compute:nova", "c1", 4)
 REBIND = Rebind(S, P, "compute:nova", "c1", 5)
 BINDING = DeleteBinding(S, P, "c2", "c1")
@@ -111,6 +112,18 @@ def test_a_port_is_deleted_once_and_by_its_revision(api: Api, neutron: Neutron) 
     assert [method for method, _ in api.writes] == ["DELETE"]
     assert api.matched == ["revision_number=4"]
     assert not any("service" in name.lower() for headers in api.headers for name in headers)
+
+
+def test_a_dhcp_port_is_deleted_as_it_was_and_not_once_its_agent_has_it_again(api: Api, neutron: Neutron) -> None:
+    with_floating_ip_elsewhere(api)
+    assert api.port is not None
+    api.port |= {"device_id": "reserved_dhcp_port", "device_owner": "network:dhcp", "binding:host_id": "net1"}
+    with pytest.raises(Moved, match="reserved_dhcp_port"):
+        neutron.send(DHCP)
+    api.port["device_id"] = "dhcp-device"
+    assert neutron.send(DHCP)["was"]["device_id"] == "dhcp-device"
+    assert api.port is None
+    assert api.matched == ["revision_number=4"]
 
 
 def test_a_port_is_unbound_and_bound_again(api: Api, neutron: Neutron) -> None:

@@ -26,6 +26,10 @@ PORT = "bbbbbbbb-0000-4000-8000-000000000001"
 ROUTER = "cccccccc-0000-4000-8000-000000000001"
 GROUP = "dddddddd-0000-4000-8000-000000000001"
 RULE = "eeeeeeee-0000-4000-8000-000000000001"
+BALANCER = "ffffffff-0000-4000-8000-000000000001"
+LISTENER = "ffffffff-0000-4000-8000-000000000002"
+POOL = "ffffffff-0000-4000-8000-000000000003"
+MONITOR = "ffffffff-0000-4000-8000-000000000004"
 PROJECT = "0123456789abcdef0123456789abcdef"
 SEGMENTS = "infra/segments"
 PORTS = f"{SEGMENTS}/{NET}/ports"
@@ -99,6 +103,27 @@ def network(nsx: Nsx) -> None:
     nsx.load(f"{policies}/{GROUP}/rules", [rule])
 
 
+def shared_by(load_balancer: str) -> dict[str, str]:
+    """The tag that a service has for each load balancer."""
+    return {"scope": "loadbalancer_id", "tag": load_balancer}
+
+
+def load_balancer(nsx: Nsx) -> None:
+    """A load balancer with one listener, one pool and one monitor, as the plugin makes it on a router."""
+    nsx.load("infra/tier-1s", [{"id": ROUTER, "tags": owned("os_neutron_router_id", ROUTER)}])
+    # the first of those that shared it, which named it, is gone
+    marks = [*owned("os_neutron_router_id", ROUTER), shared_by(BALANCER)]
+    nsx.load("infra/lb-services", [{"id": NET, "connectivity_path": f"/infra/tier-1s/{ROUTER}", "tags": marks}])
+    nsx.load("infra/lb-monitor-profiles", [{"id": MONITOR, "tags": owned("os_lbaas_hm_id", MONITOR)}])
+    monitors = [f"/infra/lb-monitor-profiles/{MONITOR}"]
+    nsx.load(
+        "infra/lb-pools", [{"id": POOL, "active_monitor_paths": monitors, "tags": owned("os_lbaas_pool_id", POOL)}]
+    )
+    marks = [*owned("os_lbaas_listener_id", LISTENER), *tags(os_lbaas_lb_id=BALANCER, os_lbaas_lb_name="one")]
+    refers = {"pool_path": f"/infra/lb-pools/{POOL}", "lb_service_path": f"/infra/lb-services/{NET}"}
+    nsx.load("infra/lb-virtual-servers", [{"id": LISTENER, **refers, "tags": marks}])
+
+
 # ------------------------------------------------------------------------------------------------ whose it is
 
 
@@ -165,6 +190,29 @@ def test_the_manager_api_has_its_own_ids_and_shadows_of_the_other(nsx: Nsx) -> N
     assert found["/logical-routers/r1"]["protected"] == "the Policy API made it, and deletes it"
     some = read(nsx, Scope(frozenset(), frozenset(), frozenset({"/logical-switches/s1"})), api="manager")
     assert some == {path: found[path] for path in ("/logical-switches/s1", "/logical-ports/p1")}
+
+
+def test_of_whom_a_load_balancer_is_its_tags_tell(nsx: Nsx) -> None:
+    load_balancer(nsx)
+    found = {path: row for path, row in read(nsx).items() if "/lb-" in path}
+    assert {path: (row["kind"], row["thing"], row["neutron"], row["protected"]) for path, row in found.items()} == {
+        f"/infra/lb-services/{NET}": ("lb-service", "load-balancer", BALANCER, None),
+        f"/infra/lb-virtual-servers/{LISTENER}": ("virtual-server", "listener", LISTENER, None),
+        f"/infra/lb-pools/{POOL}": ("pool", "pool", POOL, None),
+        f"/infra/lb-monitor-profiles/{MONITOR}": ("monitor", "monitor", MONITOR, None),
+    }
+    more = [shared_by(BALANCER), shared_by(NET), *owned("os_neutron_router_id", ROUTER)]
+    nsx.change(f"infra/lb-services/{NET}", tags=more)
+    assert read(nsx)[f"/infra/lb-services/{NET}"]["neutron"] is None, "two load balancers share it"
+    nsx.load("loadbalancer/virtual-servers", [{"id": "v1", "tags": owned("os_lbaas_listener_id", LISTENER)}])
+    nsx.load("loadbalancer/pools", [{"id": "p1", "tags": owned("os_lbaas_pool_id", POOL)}])
+    nsx.load("loadbalancer/monitors", [{"id": "m1", "tags": owned("os_lbaas_hm_id", MONITOR)}])
+    nsx.load("loadbalancer/services", [{"id": "s1", "tags": owned("os_neutron_router_id", ROUTER)}])
+    assert {path: (row["kind"], row["neutron"]) for path, row in read(nsx, api="manager").items()} == {
+        "/loadbalancer/virtual-servers/v1": ("virtual-server", LISTENER),
+        "/loadbalancer/pools/p1": ("pool", POOL),
+        "/loadbalancer/monitors/m1": ("monitor", MONITOR),
+    }
 
 
 def test_a_scope_asks_for_its_objects_and_what_is_below_them_alone(nsx: Nsx) -> None:
@@ -362,6 +410,43 @@ def test_everything_is_deleted_in_its_turn_and_comes_back_as_it_was(nsx: Nsx) ->
     assert everything(nsx) == before
     assert nsx.get(f"infra/tier-1s/{ROUTER}/locale-services/l/interfaces/i") is not None
     assert nsx.get(f"infra/tier-1s/{ROUTER}/nat/USER/nat-rules/n") is not None
+
+
+def test_a_load_balancer_goes_in_its_turn_and_comes_back(nsx: Nsx) -> None:
+    load_balancer(nsx)
+    kinds = ["infra/lb-services", "infra/lb-virtual-servers", "infra/lb-pools", "infra/lb-monitor-profiles"]
+
+    def there() -> dict[str, Any]:
+        return {
+            str(one["path"]): {name: value for name, value in one.items() if name[0] != "_" and name != "unique_id"}
+            for kind in kinds for one in nsx.all(kind)
+        }  # fmt: skip
+
+    before = there()
+    made = sorted((act(nsx, path) for path in read(nsx)), key=lambda one: one.turn)
+    assert [one.of for one in made] == ["virtual-server", "pool", "monitor", "lb-service", "router"]
+    for early in made[1:]:
+        with pytest.raises(Refused, match="referenced by"):
+            send(nsx, early)
+    assert there() == before
+    undone = [one.undo(json.loads(json.dumps(send(nsx, one)))) for one in made]
+    assert there() == {}
+    for back in reversed(undone):
+        assert back is not None
+        send(nsx, back)
+    assert there() == before
+
+
+def test_the_manager_api_keeps_what_a_load_balancer_needs(nsx: Nsx) -> None:
+    nsx.load("loadbalancer/monitors", [{"id": "m1", "tags": owned("os_lbaas_hm_id", MONITOR)}])
+    pool = {"id": "p1", "active_monitor_ids": ["m1"], "tags": owned("os_lbaas_pool_id", POOL)}
+    nsx.load("loadbalancer/pools", [pool])
+    server = {"id": "v1", "pool_id": "p1", "tags": owned("os_lbaas_listener_id", LISTENER)}
+    nsx.load("loadbalancer/virtual-servers", [server])
+    nsx.load("loadbalancer/services", [{"id": "s1", "virtual_server_ids": ["v1"]}])
+    for path in ("/loadbalancer/monitors/m1", "/loadbalancer/pools/p1", "/loadbalancer/virtual-servers/v1"):
+        with pytest.raises(Refused, match="in use"):
+            send(nsx, act(nsx, path, api="manager"), api="manager")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ follow one another (conftest.py).  Who changes a world does so inside `supposing
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -102,8 +103,8 @@ def is_plain(text: str) -> bool:
 
 def _kind(world: scenario.World) -> object:
     """What worlds must have in common to be one cloud: Nova's settings, Keystone's catalog and projects, whether they
-    have an NSX and ML2, what is lost that they all share, and whether all hosts and cells were heard that there are:
-    where one was not, nothing is proven that rests on all."""
+    have an NSX and ML2, and DHCP agents, what is lost that they all share, and whether all hosts and cells were heard
+    that there are: where one was not, nothing is proven that rests on all."""
     shared = frozenset((table, part) for table, part in world.lost if tables.BY_NAME[table].part is None)
     of_all = ["settings", "keystone_services", "keystone_endpoints"]
     # Whose Keystone it is shows in its projects; those of NSX have no server, and one does not touch the other.
@@ -111,6 +112,8 @@ def _kind(world: scenario.World) -> object:
     settings = sorted(repr(row) for table in of_all for row in world.rows.get(table, ()))
     if world.rows.get("nsx_objects"):
         settings.append("NSX beside ML2" if world.rows.get("neutron_network_segments") else "NSX")
+    if world.rows.get("neutron_dhcp_agent_networks"):
+        settings.append("DHCP agents")
     there = {row.get("host") for row in world.rows.get("roster", ())} - world.parts["host"]
     there |= {row.get("cell") for row in world.rows["nova_cell_mappings"]} - world.parts["cell"]
     heard = not world.lost and not there
@@ -144,9 +147,13 @@ _NAMING: dict[tables.Per, tuple[str, ...]] = {
     "neutron": ("project_id",),
     "neutron_nsx": ("phy_uuid",),
     "keystone": ("id",),
+    "octavia": ("project_id",),
     "nsx": ("id", "neutron", "project", "attachment"),
 }
 _ID = re.compile(r"[a-z]{1,3}-\d+.*")
+
+#: The device_id of a DHCP agent's port: the host, the network and the segment.
+_DHCP = re.compile(r"dhcp([0-9a-f-]{36})-([a-z]-\d+)(-\d+)?")
 
 #: What may stand before the name of a volume, or of a network or segment.
 _BEFORE_NAMES = ("target:", "ovnmeta-")
@@ -160,6 +167,7 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
              or column in _NAMING.get(tables.BY_NAME[table].per, ()))
     }  # fmt: skip
     names |= {part for word in names if word.startswith("/") for part in word.split("/") if _ID.fullmatch(part)}
+    of_dhcp = {_host_uuid(word): _host_uuid(_prefix(number) + word) for word in names}
     names |= {word.removeprefix(what) for word in names for what in _BEFORE_NAMES if word.startswith(what)}
 
     def rename(table: str, column: str, word: str | None) -> str | None:
@@ -170,6 +178,9 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
         for what in _BEFORE_NAMES:
             if word.startswith(what):
                 return what + str(rename(table, column, word.removeprefix(what)))
+        if column == "device_id" and (dhcp := _DHCP.fullmatch(word)):
+            host, network, segment = dhcp.groups(default="")
+            return f"dhcp{of_dhcp.get(host, host)}-{rename(table, '', network)}{segment}"
         if column in ("host", "cinder") and "@" in word:
             host, _, backend = word.partition("@")
             return f"{_prefix(number)}{host}@{_prefix(number)}{backend}"
@@ -186,6 +197,11 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
     lost = frozenset((table, rename("", "", part) or "") for table, part in world.lost)
     clocks = {of.replace(":", ":" + _prefix(number)): clock for of, clock in world.clocks.items()}
     return scenario.World(rows, lost, clocks)
+
+
+def _host_uuid(host: str) -> str:
+    """How Neutron names a DHCP agent's host (neutron/common/utils.py: get_dhcp_agent_device_id)."""
+    return str(uuid.uuid5(uuid.NAMESPACE_DNS, host.split(".")[0]))
 
 
 @contextmanager

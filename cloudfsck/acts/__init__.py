@@ -15,8 +15,8 @@ KINDS: dict[str, type[Any]] = {
         domain.Pause, domain.Resume, domain.Hold, domain.Release, domain.Stop, domain.Start, domain.Undefine,
         domain.Define, directory.Quarantine, directory.Restore, directory.Remove, attachment.Delete,
         attachment.Complete, attachment.ResetStatus, device.Remove, device.Logout, block_device.Delete,
-        block_device.Restore, port.Delete, port.Unbind, port.Rebind, port.DeleteBinding, port.Disassociate,
-        port.Associate, ovn_port.Delete, ovn_port.Insert, ovn_object.Delete, ovn_object.Insert,
+        block_device.Restore, port.Delete, port.DeleteDhcp, port.Unbind, port.Rebind, port.DeleteBinding,
+        port.Disassociate, port.Associate, ovn_port.Delete, ovn_port.Insert, ovn_object.Delete, ovn_object.Insert,
         nsx_object.Delete, nsx_object.Create,
     )
 }  # fmt: skip

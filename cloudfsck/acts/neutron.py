@@ -42,7 +42,7 @@ class Neutron:
         order = act.order
         refuse_no_uuid(order, "port", "floating_ip")
         match order["do"]:
-            case "port.delete":
+            case "port.delete" | "port.delete_dhcp":
                 return self._delete(order)
             case "port.unbind" | "port.rebind":
                 return self._bind(order)

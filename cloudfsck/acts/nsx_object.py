@@ -13,8 +13,12 @@ from cloudfsck.sources.nsxapi import MANAGER, POLICY
 from cloudfsck.tables import NSX
 
 #: What is below others, or refers to them, goes first (vmware_nsx/plugins/nsx_p/plugin.py: delete_port, delete_network,
-#: delete_security_group, delete_router).
-_FIRST = ("dhcp-binding", "port", "segment", "dhcp-server", "policy", "group", "service", "router")
+#: delete_security_group, delete_router).  A virtual server refers to its pool and its service, a pool to its monitor, a
+#: service to its router.
+_FIRST = (
+    "dhcp-binding", "port", "segment", "dhcp-server", "policy", "group", "service", "virtual-server", "pool", "monitor",
+    "lb-service", "router",
+)  # fmt: skip
 
 
 def address(path: str) -> str:

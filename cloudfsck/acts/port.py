@@ -1,5 +1,5 @@
-"""Acts on what Neutron has for a server: a port away, or given back to its owner; a binding; a floating IP's way.
-`neutron.py` sends them, each with the revision that was seen (If-Match), and no host hears.
+"""Acts on what Neutron has for a server: a port away, or given back to its owner; a binding; a floating IP's way; and a
+DHCP agent's port away.  `neutron.py` sends them, each with the revision that was seen (If-Match), and no host hears.
 
 What Nova made is deleted, and what somebody made before the server was there is unbound, as Nova itself would have
 (nova/network/neutron.py: deallocate_for_instance).
@@ -59,12 +59,54 @@ class Delete:
 
     def effect(self, db: Any) -> None:
         _there(db, self, self.server, self.owner)
-        for table in ("neutron_port_bindings", "neutron_ip_allocations", "neutron_allowed_address_pairs"):
-            db.execute(f"DELETE FROM {table} WHERE port_id = ?", [self.port])
-        db.execute("DELETE FROM neutron_ports WHERE id = ?", [self.port])
+        _away(db, self.port)
 
     def __str__(self) -> str:
         return f"delete port {self.port} of server {self.server}"
+
+
+@dataclass(frozen=True)
+class DeleteDhcp:
+    """Delete the port of a DHCP agent that is gone, or that does not serve the network any more.
+
+    `device` is its device_id; the rest is as Delete has it.  An agent that is to serve the network makes a port anew.
+    """
+
+    kind: ClassVar[str] = "port.delete_dhcp"
+    what: ClassVar[str] = "port"
+    host: ClassVar[str] = ""
+    part: ClassVar[str] = NEUTRON
+    rung: ClassVar[None] = None
+    undoing: ClassVar[Undo] = "none"
+    destroys: ClassVar[bool] = False
+    server: str
+    port: str
+    device: str
+    owner: str
+    bound_to: str
+    revision: int | None
+
+    @property
+    def also(self) -> frozenset[str]:
+        return frozenset({self.port})
+
+    @property
+    def order(self) -> Mapping[str, Any]:
+        return _order(self, self.device, self.owner, self.bound_to)
+
+    @property
+    def command(self) -> str:
+        return f"openstack port delete {self.port}"
+
+    def undo(self, saw: Row) -> None:
+        return None
+
+    def effect(self, db: Any) -> None:
+        _there(db, self, self.device, self.owner)
+        _away(db, self.port)
+
+    def __str__(self) -> str:
+        return f"delete DHCP port {self.port}, which was bound to {self.bound_to}"
 
 
 @dataclass(frozen=True)
@@ -287,7 +329,7 @@ class Associate:
         return f"give floating IP {self.floating_ip} back to port {self.port}"
 
 
-def _order(act: Delete | Unbind | Rebind, device: str, owner: str, host: str) -> Mapping[str, Any]:
+def _order(act: Delete | DeleteDhcp | Unbind | Rebind, device: str, owner: str, host: str) -> Mapping[str, Any]:
     was = {"device_id": device, "device_owner": owner, "host": host, "revision": act.revision}
     return {"do": act.kind, "server": act.server, "port": act.port, "was": was}
 
@@ -298,7 +340,7 @@ def _revision(saw: Row) -> int | None:
     return None if found is None else int(found)
 
 
-def _there(db: Any, act: Delete | Unbind | Rebind, device: str, owner: str) -> None:
+def _there(db: Any, act: Delete | DeleteDhcp | Unbind | Rebind, device: str, owner: str) -> None:
     """Raises Moved unless the port is as it was."""
     stands(db, act, act.what, None)
     found = db.execute(
@@ -308,6 +350,12 @@ def _there(db: Any, act: Delete | Unbind | Rebind, device: str, owner: str) -> N
     ).fetchone()[0]
     if found != 1:
         raise Moved(f"{act}: {found} rows are as it expects, not one")
+
+
+def _away(db: Any, port: str) -> None:
+    for table in ("neutron_port_bindings", "neutron_ip_allocations", "neutron_allowed_address_pairs"):
+        db.execute(f"DELETE FROM {table} WHERE port_id = ?", [port])
+    db.execute("DELETE FROM neutron_ports WHERE id = ?", [port])
 
 
 def _bind(db: Any, port: str, device: str, owner: str, host: str) -> None:

@@ -1,8 +1,8 @@
 """Read a cloud into a snapshot, in the order that makes a finding safe; the only code that reads the outside.
 
 What may be condemned is read before what may acquit it: first the roster, then the hypervisors, the storage backends,
-OVN and NSX, then Cinder, Neutron and Keystone, then Nova's API database, its cells last, and with them the roster
-again.  The same path reads everything or a scope.
+OVN and NSX, then Cinder, Neutron, Keystone and Octavia, then Nova's API database, its cells last, and with them the
+roster again.  The same path reads everything or a scope.
 """
 
 from __future__ import annotations
@@ -382,6 +382,8 @@ class Sources:
         ]
         if self.config.ovn is not None:
             settings.append({"name": "ovn_alone", "value": int(self.config.ovn.alone)})
+        if self.config.nsx is not None:
+            settings.append({"name": "nsx_policy", "value": int(self.config.nsx.api == "policy")})
         yield Piece("settings", "", pa.Table.from_pylist(settings), None, None, now, now)
         held = [
             {"check_name": hold.check, "kind": hold.kind, "host": hold.host, "server": hold.server, "rung": hold.rung,

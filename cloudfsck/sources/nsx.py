@@ -59,6 +59,13 @@ class Kind:
 _NETWORK = {"os-neutron-net-id": "network"}
 _PORT = {f"os-neutron-{kind}-id": "port" for kind in ("port", "rport", "dport")}
 _ROUTER = {"os-neutron-router-id": "router"}
+_LISTENER = {"os-lbaas-listener-id": "listener"}
+_POOL = {"os-lbaas-pool-id": "pool"}
+_MONITOR = {"os-lbaas-hm-id": "monitor"}
+
+#: The load balancers of one router share a service, which is named after the first of them; who it is for stands in its
+#: tags (vmware_nsx/services/lbaas/nsx_p/implementation/lb_utils.py: SERVICE_LB_TAG_SCOPE).
+_SHARED = "lb-service"
 
 #: The kinds by the API that the plugin uses; what belongs to something stands after it.
 KINDS: Mapping[str, Sequence[Kind]] = {
@@ -72,6 +79,10 @@ KINDS: Mapping[str, Sequence[Kind]] = {
         Kind("policy", "/infra/domains/default/security-policies", {"os-neutron-secg-id": "security-group"}),
         Kind("service", "/infra/services", {"os-neutron-secgr-id": "rule"}),
         Kind("dhcp-server", "/infra/dhcp-server-configs", _NETWORK),
+        Kind(_SHARED, "/infra/lb-services", {"loadbalancer_id": "load-balancer"}),
+        Kind("virtual-server", "/infra/lb-virtual-servers", _LISTENER),
+        Kind("pool", "/infra/lb-pools", _POOL),
+        Kind("monitor", "/infra/lb-monitor-profiles", _MONITOR),
     ),
     "manager": (
         Kind("segment", "/logical-switches", _NETWORK),
@@ -80,6 +91,10 @@ KINDS: Mapping[str, Sequence[Kind]] = {
         Kind("group", "/ns-groups", {"os-neutron-secgr-id": "security-group"}),
         Kind("policy", "/firewall/sections", {"os-neutron-secgr-id": "security-group"}),
         Kind("dhcp-server", "/dhcp/servers", _NETWORK),
+        # Its services bear a router's mark alone: of whose load balancers they are the plugin's own tables tell.
+        Kind("virtual-server", "/loadbalancer/virtual-servers", _LISTENER),
+        Kind("pool", "/loadbalancer/pools", _POOL),
+        Kind("monitor", "/loadbalancer/monitors", _MONITOR),
     ),
 }  # fmt: skip
 
@@ -203,7 +218,8 @@ def _protected(kind: Kind, one: Json, tags: Mapping[Any, Any], neutron: str | No
         return "it is the plugin's own, and no network's"
     if "policyPath" in tags:
         return "the Policy API made it, and deletes it"
-    if kind.list.startswith("/infra/") and neutron is not None and neutron not in str(one["id"]).lower():
+    named = kind.list.startswith("/infra/") and kind.name != _SHARED
+    if named and neutron is not None and neutron not in str(one["id"]).lower():
         return "its id is not that of Neutron's object in its tags"
     return None
 

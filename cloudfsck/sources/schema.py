@@ -33,6 +33,7 @@ def databases(config: Config, login: Login) -> list[Database]:
         "cinder": config.cinder,
         "neutron": config.neutron,
         "keystone": config.keystone,  # whose projects acquit what the others have
+        "octavia": config.octavia,
         "placement": config.placement,
         "designate": config.designate,
     }

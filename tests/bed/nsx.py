@@ -178,6 +178,8 @@ FILTERS: Mapping[str, tuple[str, ...]] = {
 }
 LISTING = {"cursor", "page_size", "include_mark_for_delete_objects", "populate_references"}
 WRITING = {"action", "cascade", "detach", "force", "id", "operation", "populate_references", "skip_host_detach"}
+REFERRING = {"target_id", "logical_switch_id", "logical_router_id", "dhcp_profile_id", "pool_id"}
+REFERRING_TO_MANY = {"virtual_server_ids", "active_monitor_ids"}
 SERVICES = {"DHCP_SERVICE", "METADATA_PROXY", "LOGICALROUTER"}
 # The Policy object, its shadow in the Manager API, and what realization calls that.
 SHADOWS: Mapping[str, tuple[str, str]] = {
@@ -1317,11 +1319,11 @@ def _references(given: Any, policy: bool) -> set[str]:
             for name, value in one.items():
                 if name in OWN or name == "tags":
                     continue
-                if policy or isinstance(value, dict | list):
+                if not policy and name in REFERRING_TO_MANY:
+                    found |= set(map(str, value or ()))
+                elif policy or isinstance(value, dict | list):
                     waiting.append(value)
-                elif name in ("target_id", "logical_switch_id", "logical_router_id", "dhcp_profile_id") or (
-                    name == "id" and one.get("attachment_type") in SERVICES
-                ):
+                elif name in REFERRING or (name == "id" and one.get("attachment_type") in SERVICES):
                     found.add(str(value))
     return found
 
