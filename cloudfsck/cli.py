@@ -844,16 +844,17 @@ def demo_(
     own = f"cloudfsck -c {path}"
     if not make_only:
         status = CLEAN
-        for said, arguments in (
-            ("A damaged cloud is made.  What is wrong with it?", ["check"]),
-            ("What would be done about it?", ["plan", "-o", str(where / "plan.json")]),
-            ("Do it: one reversible step for each.", ["repair", str(where / "plan.json"), "--yes"]),
-            ("And again: is it clean?", ["check"]),
-        ):
-            out.rule(said, align="left")
-            out.print(f"$ {own} {' '.join(arguments)}\n", style="bold", markup=False)
-            status = app(["-c", str(path), *arguments], standalone_mode=False)
-            out.print()
+        with demo.serving(where):
+            for said, arguments in (
+                ("A damaged cloud is made.  What is wrong with it?", ["check"]),
+                ("What would be done about it?", ["plan", "-o", str(where / "plan.json")]),
+                ("Do it: one reversible step for each.", ["repair", str(where / "plan.json"), "--yes"]),
+                ("And again: is it clean?", ["check"]),
+            ):
+                out.rule(said, align="left")
+                out.print(f"$ {own} {' '.join(arguments)}\n", style="bold", markup=False)
+                status = app(["-c", str(path), *arguments], standalone_mode=False)
+                out.print()
         if status != CLEAN and not with_by_hand:
             return int(status)
     out.print("Worth trying next:", style="bold")
