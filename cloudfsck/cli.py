@@ -564,11 +564,16 @@ def show(
     service = {"volume": "cinder", "port": "neutron"}.get(kind)
     if service is not None and getattr(session.config, service) is None:
         raise Trouble(f"{session.path}: {NO_SERVICE[service]}")
-    before, after = session.sources.prove(screen.Subject(kind, uuid).scope)
-    subject = screen.around(kind, uuid, after)
-    if subject.beside:  # what hangs together with it belongs to the picture
+    subject = screen.Subject(kind, uuid)
+    before, after = session.sources.prove(subject.scope)
+    # What hangs together with it belongs to the picture; what leads to a port of it is known only once the port is.
+    for _ in range(2):
+        wider = screen.around(kind, uuid, after)
+        if wider.beside <= subject.beside:
+            break
         before.close()
         after.close()
+        subject = wider
         before, after = session.sources.prove(subject.scope)
     view = screen.look(before, after, subject, session.active, session.config, session.state.first_seen, utcnow())
     before.close()
