@@ -149,6 +149,7 @@ def test_every_server_stands_where_the_story_says(made: Path) -> None:
     told = cloud.servers(by_hand=True)
     assert found == {one.name: (one.cell, one.host, one.row) for one in told if one.row not in ("purged", "none")}
     assert len({one.name for one in told}) == len(told)
+    assert server("api-3").uuid == demo.SHOWN
 
 
 def ports(place: Path) -> dict[str, dict[str, Any]]:

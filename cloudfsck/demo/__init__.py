@@ -15,6 +15,8 @@ from pathlib import Path
 
 from cloudfsck.model import Trouble
 
+#: A server of which many places tell (api-3 of the story).
+SHOWN = "6876620e-4b3d-5446-8377-de13c1a13c28"
 _MARK = ".cloudfsck-demo"
 _OURS = ("cloudfsck.toml", "clouds.yaml", "databases", "hosts", "state")
 
