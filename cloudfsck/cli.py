@@ -564,11 +564,16 @@ def show(
     service = {"volume": "cinder", "port": "neutron"}.get(kind)
     if service is not None and getattr(session.config, service) is None:
         raise Trouble(f"{session.path}: {NO_SERVICE[service]}")
-    before, after = session.sources.prove(screen.Subject(kind, uuid).scope)
-    subject = screen.around(kind, uuid, after)
-    if subject.beside:  # what hangs together with it belongs to the picture
+    subject = screen.Subject(kind, uuid)
+    before, after = session.sources.prove(subject.scope)
+    # What hangs together with it belongs to the picture; what leads to a port of it is known only once the port is.
+    for _ in range(2):
+        wider = screen.around(kind, uuid, after)
+        if wider.beside <= subject.beside:
+            break
         before.close()
         after.close()
+        subject = wider
         before, after = session.sources.prove(subject.scope)
     view = screen.look(before, after, subject, session.active, session.config, session.state.first_seen, utcnow())
     before.close()
@@ -844,20 +849,24 @@ def demo_(
     own = f"cloudfsck -c {path}"
     if not make_only:
         status = CLEAN
-        for said, arguments in (
-            ("A damaged cloud is made.  What is wrong with it?", ["check"]),
-            ("What would be done about it?", ["plan", "-o", str(where / "plan.json")]),
-            ("Do it: one reversible step for each.", ["repair", str(where / "plan.json"), "--yes"]),
-            ("And again: is it clean?", ["check"]),
-        ):
-            out.rule(said, align="left")
-            out.print(f"$ {own} {' '.join(arguments)}\n", style="bold", markup=False)
-            status = app(["-c", str(path), *arguments], standalone_mode=False)
-            out.print()
+        with demo.serving(where):
+            for said, arguments in (
+                ("A damaged cloud is made.  What is wrong with it?", ["check"]),
+                ("What would be done about it?", ["plan", "-o", str(where / "plan.json")]),
+                ("Do it: one reversible step for each.", ["repair", str(where / "plan.json"), "--yes"]),
+                ("And again: is it clean?", ["check"]),
+            ):
+                out.rule(said, align="left")
+                out.print(f"$ {own} {' '.join(arguments)}\n", style="bold", markup=False)
+                status = app(["-c", str(path), *arguments], standalone_mode=False)
+                out.print()
         if status != CLEAN and not with_by_hand:
             return int(status)
     out.print("Worth trying next:", style="bold")
     for line in (f"{own} {'check' if make_only else 'undo'}", f"{own} explain libvirt-server-runs-twice",
+                 f"{own} show server {demo.SHOWN}",
                  f"{own} sql 'SELECT host, state, count(*) FROM libvirt_domains GROUP BY ALL'"):  # fmt: skip
         out.print(f"  {line}", markup=False)
+    out.print("What repair and undo do by Neutron's API needs the demo's own, which this runs:")
+    out.print(f"  {sys.executable} -m cloudfsck.demo.neutron {where}", markup=False)
     return CLEAN

@@ -27,8 +27,8 @@ Kind = Literal["server", "volume", "port"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is shown: its UUID, and those of what hangs together with it: a server's volumes, attachments and ports, a
-    volume's servers and attachments, or a port's server, floating IPs and place in NSX."""
+    """What is shown: its UUID, and those of what hangs together with it: a server's volumes, attachments, ports and
+    floating IPs, a volume's servers and attachments, or a port's server, floating IPs and place in NSX."""
 
     kind: Kind
     id: str
@@ -54,6 +54,8 @@ _BESIDE: Mapping[Kind, str] = {
         SELECT port FROM server_ports WHERE server = $id
         UNION
         SELECT port FROM libvirt_interfaces WHERE uuid = $id
+        UNION
+        SELECT f.id FROM neutron_floating_ips f JOIN server_ports p ON p.port = f.fixed_port_id WHERE p.server = $id
         UNION
         SELECT w.path FROM nsx_places w JOIN server_ports p ON p.port = w.neutron WHERE p.server = $id
         """,
@@ -519,7 +521,9 @@ class _Blocks:
                     or part in named
                     or (known and per in ("api", "ovn" if self.subject.kind == "port" else ""))
                 ):
-                    blocks.append(Block(title, about, tuple(self._lines(tables, part, lacks))))
+                    lines = tuple(self._lines(tables, part, lacks))
+                    if lines or per == "host":  # what a port's server has in Nova's API database is nothing of the port
+                        blocks.append(Block(title, about, lines))
                 else:
                     silent.append(part)
             quiet += self._quiet(per, silent, bool(blocks))
@@ -607,7 +611,7 @@ class _Blocks:
             value = facts[name]
             if name in line.plus:
                 more += [str(value)] if value is not None else []
-            elif name.endswith("?") or not (word.endswith("?") and value in (None, False, [])):
+            elif name.endswith("?") or not (word.endswith("?") and value in (None, False, [], "")):
                 more.append(_fact(name, value, clock))
         date = ""
         if line.date and (when := facts[line.date]) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ import pytest
 
 from cloudfsck import checks, demo
 
-#: The checks that find something in the demo.
+#: The checks that find something in the demo, those first that are repaired through Neutron's API.
+OF_NEUTRON = {
+    "neutron-binding-left",
+    "neutron-floating-ip-of-deleted-server",
+    "neutron-port-of-deleted-server",
+    "neutron-port-of-unknown-server",
+}
 FOUND = {
     "cinder-device-left",
     "cinder-session-left",
@@ -20,6 +27,7 @@ FOUND = {
     "libvirt-domain-of-deleted-server",
     "libvirt-domain-on-wrong-host",
     "libvirt-server-runs-twice",
+    *OF_NEUTRON,
     "nova-del-directory-left",
     "nova-directory-of-deleted-server",
 }
@@ -45,8 +53,10 @@ class User:
 
 
 @pytest.fixture
-def user(tmp_path: Path) -> User:
-    return User(demo.make(tmp_path / "cloud"))
+def user(tmp_path: Path) -> Iterator[User]:
+    path = demo.make(tmp_path / "cloud")
+    with demo.serving(path.parent):
+        yield User(path)
 
 
 def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> None:
@@ -60,18 +70,19 @@ def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> N
     path = user.configuration.parent / "plan.json"
     user.run("plan", "-o", str(path), status=4)
     made = json.loads(path.read_text())
-    assert (len(made["acts"]), made["leaves"]) == (8, 0)
-    # Whoever needs a volume connects it anew; all else comes back as it was.
+    assert (len(made["acts"]), made["leaves"]) == (13, 0)
+    # Whoever needs a volume connects it anew, and Neutron counts each change of a port; all else comes back as it was.
     assert {act["check"] for act in made["acts"] if act["undo"] != "exact"} == {
         "cinder-device-left",
         "cinder-session-left",
+        *OF_NEUTRON,
     }
     path.write_text(json.dumps({**made, "acts": made["acts"][:1]}))
     assert "1 of 1 acts done" in user.run("repair", str(path), "--yes", status=5)
     user.run("repair", "--dry-run", status=4)
 
     done = user.json("repair", "--yes", status=1)
-    assert [act["outcome"] for act in done["acts"]] == ["done"] * 7
+    assert [act["outcome"] for act in done["acts"]] == ["done"] * 12
     clean = user.json("check")
     assert clean["findings"] == []
     assert sorted(held["rung"] for held in clean["held"]) == [*["paused"] * 3, *["quarantined"] * 2, "stopped"]
@@ -80,7 +91,7 @@ def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> N
 
     # undo: one act, and the finding is back; then the rest
     runs = user.json("undo")
-    assert [entry["outcome"] for entry in runs] == ["done"] * 8
+    assert [entry["outcome"] for entry in runs] == ["done"] * 13
     user.run("undo", f"{runs[0]['run']}/1", "--yes", status=1)
     assert len(user.json("check", status=4)["findings"]) == 1
     assert "Nothing to take back" in user.run("undo", runs[0]["run"], "--yes")
@@ -111,13 +122,42 @@ def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> N
     assert user.json("check")["findings"] == []
 
 
+def test_a_demo_is_repaired_and_what_its_neutron_did_needs_it_to_be_taken_back(tmp_path: Path) -> None:
+    place = tmp_path / "cloud"
+    command = [sys.executable, "-m", "cloudfsck", "demo", str(place)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "13 of 13 acts done" in done.stdout
+    assert "demo: clean; 6 held" in done.stdout
+    user = User(place / "cloudfsck.toml")
+    unbound = next(entry for entry in user.json("undo") if entry["check"] == "neutron-port-of-unknown-server")
+    act = f"{unbound['run']}/{unbound['n']}"
+    said = user.run("undo", act, "--yes", status=8)
+    assert "nothing was changed by it: Neutron's API could not be read" in said
+    program = subprocess.Popen(
+        [sys.executable, "-m", "cloudfsck.demo.neutron", str(place)], stdout=subprocess.PIPE, text=True
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline().startswith("the demo's Neutron answers at http://127.0.0.1:")
+    user.run("undo", act, "--yes", status=1)
+    program.terminate()
+    assert program.wait(10) == 0
+
+
 def test_what_only_a_person_may_repair_is_left(tmp_path: Path) -> None:
     user = User(demo.make(tmp_path / "cloud", by_hand=True))
     found = user.json("check", status=4)["findings"]
+    assert {finding["check"] for finding in found} > {
+        "neutron-binding-on-wrong-host",
+        "neutron-port-of-gone-router",
+        "neutron-ports-of-server-differ",
+        "neutron-resource-of-gone-project",
+    }
     by_hand = [finding for finding in found if finding["risk"] == "by-hand"]
     assert by_hand
     assert all(finding["commands"] and not finding["would"] for finding in by_hand)
-    user.run("repair", "--yes", status=5)
+    with demo.serving(user.configuration.parent):
+        user.run("repair", "--yes", status=5)
     left = {(finding["risk"], finding["check"]) for finding in user.json("check", status=4)["findings"]}
     # The demo has no Cinder to ask: what only its API can do is refused.
     assert {check for risk, check in left if risk != "by-hand"} == {"cinder-attachment-of-deleted-server"}

@@ -9,14 +9,17 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloudfsck import config, demo
-from cloudfsck.demo import cloud, databases, hosts, kernel, virsh
+from cloudfsck.demo import cloud, databases, hosts, kernel, network, neutron, virsh
 from cloudfsck.model import Trouble
 from cloudfsck.sources import nova, probe
 from cloudfsck.sources.database import Database, Login
@@ -144,19 +147,55 @@ def test_every_server_stands_where_the_story_says(made: Path) -> None:
                     found[name] = (cell, host, "deleted" if row == "live" and deleted else row)
         db.close()
     told = cloud.servers(by_hand=True)
-    assert found == {one.name: (one.cell, one.host, one.row) for one in told if one.row != "none"}
+    assert found == {one.name: (one.cell, one.host, one.row) for one in told if one.row not in ("purged", "none")}
     assert len({one.name for one in told}) == len(told)
+    assert server("api-3").uuid == demo.SHOWN
+
+
+def ports(place: Path) -> dict[str, dict[str, Any]]:
+    with sqlite3.connect(place / "databases/neutron.sqlite") as db:
+        db.row_factory = sqlite3.Row
+        found = {row["id"]: dict(row) for row in db.execute(
+            "SELECT p.*, revision_number, host FROM ports p JOIN standardattributes s ON s.id = p.standard_attr_id"
+            " JOIN ml2_port_bindings b ON b.port_id = p.id AND b.status = 'ACTIVE'")}  # fmt: skip
+    db.close()
+    return found
+
+
+def test_every_server_has_the_port_of_the_story(made: Path) -> None:
+    told = {one.uuid: one for one in cloud.servers(by_hand=True)}
+    found = {row["device_id"]: row for row in ports(made).values() if row["device_owner"] == "compute:nova"}
+    assert set(found) == {one.uuid for one in told.values() if one.linked}
+    for uuid, row in found.items():
+        one = told[uuid]
+        assert (row["id"], row["mac_address"]) == (one.port, one.mac)
+        assert row["host"] == (one.link.bound or (cloud.IRONIC[2] if one.host == cloud.IRONIC[0] else one.host or ""))
+        assert (row["status"] == "ACTIVE") == any(guest.host == one.host and guest.up for guest in one.guests) or (
+            one.name in ("metal-1", "building-2")
+        )
+
+
+def test_no_address_is_given_twice(made: Path) -> None:
+    net = network.network(cloud.servers(by_hand=True), by_hand=True)
+    assert len({(port.network, port.address) for port in net.ports}) == len(net.ports)
+    assert len({port.mac for port in net.ports}) == len(net.ports)
+    assert len({port.id for port in net.ports}) == len(net.ports)
 
 
 def test_secrets_stand_in_the_databases_alone(made: Path) -> None:
-    password, chap = (secret.encode() for secret in databases.SECRETS)
-    holders: dict[bytes, set[str]] = {password: set(), chap: set()}
+    password, chap, api = (secret.encode() for secret in (*databases.SECRETS, neutron.PASSWORD))
+    holders: dict[bytes, set[str]] = {password: set(), chap: set(), api: set()}
     for path in made.rglob("*"):
         if path.is_file() and not path.is_symlink():
             for secret in holders:
                 if secret in path.read_bytes():
                     holders[secret].add(path.name)
-    assert holders == {password: {"nova_api.sqlite"}, chap: {"cinder.sqlite", "nova_cell1.sqlite", "nova_cell2.sqlite"}}
+    assert holders == {
+        password: {"nova_api.sqlite"},
+        chap: {"cinder.sqlite", "nova_cell1.sqlite", "nova_cell2.sqlite"},
+        api: {"clouds.yaml"},
+    }
+    assert (made / "clouds.yaml").stat().st_mode & 0o077 == 0
 
 
 # -- reading it
@@ -338,6 +377,112 @@ def test_a_directory_in_use_is_refused(made: Path) -> None:
     path = str(place / "instances" / one)
     answer = acting(place, do="directory.quarantine", server=one, path=path, was=was, entry=f"1-1-{one}")
     assert (answer["outcome"], answer["why"]) == ("refused", f"domain {one} exists on this host")
+
+
+# -- the stand-in for Neutron
+
+
+class Asking:
+    """Who speaks to it as an administrator's client does."""
+
+    def __init__(self, place: Path, url: str) -> None:
+        self.place, self.url, self.token = place, url, ""
+
+    def __call__(self, method: str, path: str, body: Any = None, match: str | None = None) -> tuple[int, Any]:
+        headers = {"X-Auth-Token": self.token, "Content-Type": "application/json"}
+        headers |= {"If-Match": match} if match else {}
+        data = None if body is None else json.dumps(body).encode()
+        asked = urllib.request.Request(self.url + path, data, headers, method=method)
+        try:
+            with urllib.request.urlopen(asked) as answer:
+                self.token = answer.headers.get("X-Subject-Token") or self.token
+                return answer.status, json.loads(answer.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    def of(self, method: str, path: str, *more: Any) -> tuple[int, Any]:
+        return self(method, f"/network/v2.0{path}", *more)
+
+    def log_in(self, password: str = neutron.PASSWORD) -> int:
+        user = {"name": "admin", "password": password}
+        return self("POST", "/identity/v3/auth/tokens", {"auth": {"identity": {"password": {"user": user}}}})[0]
+
+
+@pytest.fixture
+def asking(changed: Path) -> Iterator[Asking]:
+    with demo.serving(changed) as url:
+        assert f"auth_url: {url}/identity/v3" in (changed / "clouds.yaml").read_text()
+        asking = Asking(changed, url)
+        assert asking.log_in() == 201
+        yield asking
+    assert url not in (changed / "clouds.yaml").read_text()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(url)
+
+
+def test_it_answers_nobody_without_a_token(asking: Asking) -> None:
+    asking.token = ""
+    assert asking.log_in("another") == 401
+    assert asking("POST", "/identity/v3/auth/tokens", {"auth": []})[0] == 401
+    asking.token = "another"
+    assert asking.of("GET", "/floatingips")[0] == 401
+
+
+def test_a_port_is_unbound_by_its_revision_and_bound_again(asking: Asking) -> None:
+    one = server("web-2")
+    status, told = asking.of("GET", f"/ports/{one.port}")
+    was = told["port"]
+    assert (status, was["device_id"], was["binding:host_id"], was["revision_number"]) == (200, one.uuid, one.host, 4)
+    away = {"port": {"device_id": "", "device_owner": "", "binding:host_id": ""}}
+    status, told = asking.of("PUT", f"/ports/{one.port}", away, "revision_number=3")
+    assert (status, told["NeutronError"]["type"]) == (412, "RevisionNumberConstraintFailed")
+    assert ports(asking.place)[one.port]["device_id"] == one.uuid
+    status, told = asking.of("PUT", f"/ports/{one.port}", away, "revision_number=4")
+    assert (status, told["port"]["binding:vif_type"], told["port"]["revision_number"]) == (200, "unbound", 5)
+    back = {"port": {name: was[name] for name in away["port"]}}
+    told = asking.of("PUT", f"/ports/{one.port}", back, "revision_number=5")[1]
+    assert told["port"] == {**was, "revision_number": 6}
+    assert asking.of("PUT", f"/ports/{one.port}", {"port": {"mac": "x"}})[0] == 400
+    assert asking.of("PUT", f"/ports/{one.port}", {})[0] == 400
+
+
+def test_a_floating_ip_is_taken_away_and_given_back(asking: Asking) -> None:
+    one = server("web-1")
+    (was,) = asking.of("GET", f"/floatingips?port_id={one.port}")[1]["floatingips"]
+    assert (was["fixed_ip_address"], was["status"]) == (one.address, "ACTIVE")
+    place = f"/floatingips/{was['id']}"
+    told = asking.of("PUT", place, {"floatingip": {"port_id": None}})[1]["floatingip"]
+    assert (told["port_id"], told["fixed_ip_address"], told["router_id"], told["status"]) == (None, None, None, "DOWN")
+    lead = {"port_id": one.port, "fixed_ip_address": "192.0.2.1"}
+    assert asking.of("PUT", place, {"floatingip": lead})[0] == 400
+    assert asking.of("PUT", place, {"floatingip": {"port_id": server("ci-1").port}})[0] == 404  # no router there
+    told = asking.of("PUT", place, {"floatingip": {**lead, "fixed_ip_address": one.address}})[1]["floatingip"]
+    assert told == {**was, "revision_number": was["revision_number"] + 2}
+
+
+def test_a_port_and_a_binding_go_with_what_hangs_on_them(asking: Asking) -> None:
+    one, other = server("web-4"), server("moving-1")
+    trunk = asking.of("DELETE", f"/ports/{server('vpn-1').port}")
+    assert (trunk[0], trunk[1]["NeutronError"]["type"]) == (409, "PortInUse")
+    (leads,) = asking.of("GET", f"/floatingips?port_id={one.port}")[1]["floatingips"]
+    assert asking.of("DELETE", f"/ports/{one.port}") == (204, {})
+    assert asking.of("GET", f"/ports/{one.port}")[0] == 404
+    assert asking.of("GET", f"/floatingips/{leads['id']}")[1]["floatingip"]["port_id"] is None
+    listed = asking.of("GET", f"/ports/{other.port}/bindings")[1]["bindings"]
+    assert [(row["host"], row["status"]) for row in listed] == [("compute4", "ACTIVE"), ("compute5", "INACTIVE")]
+    assert asking.of("DELETE", f"/ports/{other.port}/bindings/compute5") == (204, {})
+    assert asking.of("DELETE", f"/ports/{other.port}/bindings/compute5")[0] == 404
+
+
+def test_what_it_does_not_know_it_says(asking: Asking) -> None:
+    assert asking.of("POST", "/ports", {})[0] == 404
+    assert asking.of("GET", "/ports/1234")[1]["NeutronError"]["type"] == "PortNotFound"
+    assert asking.of("PUT", "/ports/1234", [])[0] == 400
+
+
+def test_there_is_nothing_to_answer_for_without_a_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert neutron.main([str(tmp_path)]) == 1
+    assert "there is no demo in" in capsys.readouterr().err
 
 
 # -- the stand-in for the kernel

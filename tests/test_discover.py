@@ -618,7 +618,8 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
         text += f'\n[{name}]\ndatabase = "sqlite:///{service_database(tmp_path / name, *revisions)}"\n'
     path.write_text(text)
     found = doctor(path, capsys, 0)
-    assert set(found) == {"nova_api", "cell0", "cell1", "cell2", "cinder", "designate", "placement"}
+    services = {"cinder", "designate", "keystone", "neutron", "placement"}
+    assert set(found) == {"nova_api", "cell0", "cell1", "cell2", *services}
     assert found["cinder"]["says"].startswith("its clock says ")
     assert found["cinder"]["says"].endswith(" UTC; its schema is at demo")
     assert found["designate"]["says"].endswith("; its schema is at 0e6eff810791 and 5c85685d616d")
@@ -629,7 +630,9 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
     text = text.replace(str(tmp_path / "placement"), str(tmp_path / "other"))
     text = text.replace("cinder.sqlite", "none/cinder.sqlite")
     text = text.replace(str(tmp_path / "designate"), str(tmp_path / "empty"))
-    path.write_text(f'{text}\n[neutron]\ndatabase = "mysql+pymysql://neutron:{SECRET}@db"\n')
+    path.write_text(
+        text.replace(f"sqlite:///{path.parent}/databases/neutron.sqlite", f"mysql+pymysql://neutron:{SECRET}@db")
+    )
     path.chmod(0o600)  # a password stands in it
     found = doctor(path, capsys, 8)
     assert {name for name, row in found.items() if row["state"] == "fault"} == {

@@ -606,9 +606,10 @@ def test_the_ports_of_a_server_stand_beside_its_other_places() -> None:
         ("floating IP", "192.0.2.1", "f-1, fixed_ip_address 10.0.0.1, fixed_port_id p-1, status DOWN"),
     ]
     assert of_host(view, "c1", "interface") == ["tap1, mac fa:01, port p-1, config both"]
+    assert view.subject.beside == {"p-1", "f-1"}
     assert [(mark.table, mark.finding.key) for mark in view.marks] == [("neutron_ports", "p-1")]
     view = look(world, "p-1", kind="port", known=of("neutron-port-of-deleted-server"))
-    assert [(block.title, [(line.label, line.says) for line in block.lines]) for block in view.blocks][1:] == [
+    assert [(block.title, [(line.label, line.says) for line in block.lines]) for block in view.blocks] == [
         ("cell cell1", [("row", "deleted")]),
         ("Neutron's database",
          [("port", "DOWN"), ("binding", "ACTIVE"), ("address", "10.0.0.1"), ("floating IP", "192.0.2.1")]),

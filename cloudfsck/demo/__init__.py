@@ -1,8 +1,8 @@
 """A small damaged cloud in a folder, for those who have none at hand: no server, no root, no network.
 
-Nova's and Cinder's databases are SQLite files, each hypervisor is a folder with domains, disks, processes, iSCSI
-sessions and devices, and stand-ins answer for virsh, iscsiadm and multipath.  `cloud.py` tells what is wrong in it, and
-what only looks so.
+The services' databases are SQLite files, each hypervisor is a folder with domains, disks, processes, iSCSI sessions and
+devices, and stand-ins answer for virsh, iscsiadm, multipath and Neutron's API.  `cloud.py` and `network.py` tell what
+is wrong in it, and what only looks so.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from cloudfsck.model import Trouble
 
+#: A server of which many places tell (api-3 of the story).
+SHOWN = "6876620e-4b3d-5446-8377-de13c1a13c28"
 _MARK = ".cloudfsck-demo"
-_OURS = ("cloudfsck.toml", "databases", "hosts", "state")
+_OURS = ("cloudfsck.toml", "clouds.yaml", "databases", "hosts", "state")
 
 
 def make(directory: Path, *, by_hand: bool = False) -> Path:
@@ -25,7 +28,7 @@ def make(directory: Path, *, by_hand: bool = False) -> Path:
     directory.
     """
     # Not at the top: `python -m cloudfsck.demo.virsh` imports this package first, and answers in an instant.
-    from cloudfsck.demo import cloud, databases, hosts
+    from cloudfsck.demo import cloud, databases, hosts, neutron
 
     place = directory.resolve()
     now = dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0)
@@ -35,13 +38,20 @@ def make(directory: Path, *, by_hand: bool = False) -> Path:
         _clear(place)
         servers = cloud.servers(by_hand)
         (place / "databases").mkdir()
-        files = databases.write(place / "databases", servers, now)
+        files = databases.write(place / "databases", servers, by_hand, now)
         places = hosts.write(place / "hosts", servers, now)
         configuration = place / "cloudfsck.toml"
-        configuration.write_text(_configuration(files, places), encoding="utf-8")
+        configuration.write_text(_configuration(files, places, neutron.clouds(place)), encoding="utf-8")
     except OSError as error:
         raise Trouble(f"the demo cannot be made in {place}: {error.strerror}: {error.filename}") from error
     return configuration
+
+
+def serving(directory: Path) -> AbstractContextManager[str]:
+    """Have Neutron's API answer for the demo in `directory`, at the URL that is given."""
+    from cloudfsck.demo import neutron
+
+    return neutron.serving(directory.resolve())
 
 
 def _clear(place: Path) -> None:
@@ -59,7 +69,7 @@ def _clear(place: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _configuration(files: dict[str, Path], places: dict[str, Path]) -> str:
+def _configuration(files: dict[str, Path], places: dict[str, Path], clouds: Path) -> str:
     text = f"""\
 # The configuration of the demo cloud.  A real one looks the same; `cloudfsck init` writes it.
 
@@ -78,6 +88,20 @@ service_down_time = 315360000
 [cinder]
 # Without it nothing is said of volumes.
 database = {_quoted(f"sqlite:///{files['cinder']}")}
+
+[neutron]
+# Without it nothing is said of ports, floating IPs and routers.
+database = {_quoted(f"sqlite:///{files['neutron']}")}
+
+[keystone]
+# Its projects tell whose what Neutron has is.
+database = {_quoted(f"sqlite:///{files['keystone']}")}
+
+# Ports are repaired through Neutron's API, as an administrator whom clouds.yaml names.  The demo's own listens while
+# `cloudfsck demo` runs, and while `python -m cloudfsck.demo.neutron` does.
+[write.neutron]
+cloud = "demo"
+clouds_file = {_quoted(str(clouds))}
 
 # What only Cinder's API may change is found here, and refused: the demo has no such API.  With a real cloud this names
 # an administrator's entry of clouds.yaml:

@@ -80,6 +80,21 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Link:
+    """What Neutron has of a server's port that is not as usual."""
+
+    #: Its owner made the port himself, so Nova never deletes it.
+    own: bool = False
+    #: It is still there, though Nova has deleted the server.
+    left: bool = False
+    #: It is gone, though Nova goes by it.
+    lost: bool = False
+    #: The host that it is bound to, if not the server's; and one where it has a binding that is not active.
+    bound: str | None = None
+    inactive: str | None = None
+
+
+@dataclass(frozen=True)
 class Migration:
     """A row of `migrations`, begun so many days ago."""
 
@@ -103,7 +118,7 @@ class Server:
     power: int = 1
     created: float = 40.0
     deleted: float | None = None
-    row: Literal["live", "deleted", "shadow", "none"] = "live"
+    row: Literal["live", "deleted", "shadow", "purged", "none"] = "live"
     cleaned: int = 0
     root: Literal["image", "volume"] = "image"
     data_volume: bool = False
@@ -114,6 +129,7 @@ class Server:
     #: Whether Cinder knows that its volumes are free again.
     freed: bool = False
     left: tuple[Left, ...] = ()
+    link: Link = Link()
     config_drive: bool = False
     uefi: bool = False
     launched_on: str | None = None
@@ -136,6 +152,25 @@ class Server:
     def mac(self) -> str:
         digits = uuid.UUID(self.port).hex
         return f"fa:16:3e:{digits[:2]}:{digits[2:4]}:{digits[4:6]}"
+
+    @property
+    def address(self) -> str:
+        digits = uuid.UUID(self.port).bytes
+        return f"10.{20 + PROJECTS.index(self.project)}.{digits[0]}.{10 + digits[1] % 240}"
+
+    @property
+    def runs(self) -> bool:
+        """Whether a guest of it is up on the host where Nova has it; of bare metal Nova's word is all that there is."""
+        if self.host == IRONIC[0]:
+            return self.vm_state == "active"
+        return self.vm_state != "building" and any(guest.host == self.host and guest.up for guest in self.guests)
+
+    @property
+    def linked(self) -> bool:
+        """Whether Neutron has its port."""
+        # One for which no host was found (cell0) never got any.
+        has = self.row == "live" and self.vm_state != "deleted" and self.cell != "cell0"
+        return self.link.left or (has and not self.link.lost)
 
     @property
     def volumes(self) -> dict[str, str]:
@@ -224,7 +259,8 @@ def _innocent() -> list[Server]:
                 guests=(Guest("compute4", job="Outgoing migration"),
                         Guest("compute5", "paused", "migrating", 0.0005, persistent=False, job="Incoming migration")),
                 folders=(Folder("compute4"), Folder("compute5")),
-                about="a live migration is under way: it has a domain on both hosts"),
+                link=Link(inactive="compute5"),
+                about="a live migration is under way: it has a domain and a binding of its port on both hosts"),
         _server("evacuated-1", "compute3", vm_state="stopped", power=4, launched_on=DEAD,
                 migrations=(Migration("evacuation", "done", DEAD, "compute3", 2.0),),
                 guests=(Guest("compute3", "shut off", "destroyed", None), Guest(DEAD)),
@@ -239,6 +275,7 @@ def _innocent() -> list[Server]:
                system_metadata=(("shelved_at", ""), ("shelved_host", "compute4")),
                data_volume=True,
                about="shelved: its image is left, and its volume is kept for it"),
+        _server("proxy-1", "compute4", link=Link(own=True), about="its owner made its port himself"),
         Server("building-1", "", None, row="none", created=0.0002, about="asked for a moment ago, and in no cell yet"),
         _server("building-2", "compute5", vm_state="building", task_state="spawning", power=0, created=0.0007,
                 guests=(Guest("compute5", "paused", "starting up", 0.0003),)),
@@ -288,6 +325,18 @@ def _damage() -> list[Server]:
                cleaned=1, launched_on="compute5", data_volume=True, storage="target", freed=True,
                left=(Left("compute5", "session"),),
                about="nova-compute was killed when it had removed the volume's device, before it logged out"),
+        Server("batch-1", "cell1", "compute3", project="media", vm_state="deleted", power=0, deleted=4.0, row="deleted",
+               cleaned=1, launched_on="compute3", link=Link(left=True),
+               about="deleted, and the port that Nova made for it is left"),
+        Server("api-3", "cell2", "compute5", vm_state="deleted", power=0, deleted=7.0, row="deleted", cleaned=1,
+               launched_on="compute5", link=Link(own=True, left=True),
+               about="the same, but its owner made the port, and a floating IP of his still leads to it"),
+        Server("batch-2", "", None, project="media", row="purged", link=Link(left=True, bound="compute3"),
+               about="purged from Nova's databases: a server group still names it, and a port"),
+        _server("web-9", "compute5", launched_on="compute5",
+                migrations=(Migration("live-migration", "error", "compute5", "compute4", 6.0),),
+                link=Link(inactive="compute4"),
+                about="its live migration failed, and its port is still ready for it on the other host"),
     ]  # fmt: skip
 
 
@@ -314,6 +363,11 @@ def _damage_by_hand() -> list[Server]:
         Server("reports-3", "cell1", "compute3", vm_state="deleted", power=0, deleted=6.0, row="deleted", cleaned=1,
                launched_on="compute3", data_volume=True,
                about="deleted while Cinder did not answer: its volume is still attached to it"),
+        _server("crm-5", "compute4", project="bank", launched_on="compute5", link=Link(bound="compute5"),
+                migrations=(Migration("live-migration", "completed", "compute5", "compute4", 5.0),),
+                about="its live migration ended while Neutron did not answer: its traffic still goes to the old host"),
+        _server("wiki-2", "compute5", project="lab", link=Link(lost=True),
+                about="somebody deleted its port, and Nova has not noticed"),
     ]  # fmt: skip
 
 
@@ -327,6 +381,6 @@ def numbers(cloud: list[Server]) -> dict[str, int]:
     found: dict[str, int] = {}
     count: dict[str, int] = {}
     for server in cloud:
-        if server.row != "none":
+        if server.row not in ("purged", "none"):
             found[server.name] = count[server.cell] = count.get(server.cell, 0) + 1
     return found

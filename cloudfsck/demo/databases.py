@@ -1,4 +1,4 @@
-"""The demo's Nova databases as SQLite files: the tables and columns that cloudfsck reads, and some secrets."""
+"""The demo's databases as SQLite files: the tables and columns that cloudfsck reads, and some secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudfsck import tables
-from cloudfsck.demo import cloud
+from cloudfsck.demo import cloud, network
 from cloudfsck.demo.cloud import Server
 
 #: What must never leave the databases; the tests look for them in everything that cloudfsck writes.
@@ -23,20 +23,32 @@ _MORE = {
     "block_device_mapping": ("connection_info",),
     "shadow_block_device_mapping": ("connection_info",),
 }
+#: What stands in Neutron's table standardattributes, for every resource.
+_STANDARD = {"revision_number": "INTEGER", "created_at": "DATETIME", "updated_at": "DATETIME"}
 _TYPES = {"BIGINT": "INTEGER", "INTEGER": "INTEGER", "VARCHAR": "TEXT", "TIMESTAMP": "DATETIME", "BOOLEAN": "BOOLEAN"}
 
 Row = dict[str, Any]
 Rows = dict[str, list[Row]]
 
 
-def write(folder: Path, servers: list[Server], now: dt.datetime) -> dict[str, Path]:
-    """Write the files nova_api, nova_<cell> and cinder into `folder`; `now` is UTC, naive."""
+def write(folder: Path, servers: list[Server], by_hand: bool, now: dt.datetime) -> dict[str, Path]:
+    """Write a file for each of Nova's databases and of the other services' into `folder`; `now` is UTC, naive.
+
+    `by_hand` adds damage to the network that no program repairs.
+    """
     files = {name: folder / f"nova_{name}.sqlite" for name in ("api", *_MAPPINGS)}
-    files["cinder"] = folder / "cinder.sqlite"
-    _write(files["cinder"], "cinder", _cinder(servers, now))
-    with sqlite3.connect(files["cinder"]) as db:
-        db.executescript("CREATE TABLE alembic_version (version_num TEXT); INSERT INTO alembic_version VALUES ('demo')")
-    db.close()
+    others: dict[tables.Per, Rows] = {
+        "cinder": _cinder(servers, now),
+        "neutron": _neutron(network.network(servers, by_hand), now),
+        "keystone": _keystone(),
+    }
+    for per, rows in others.items():
+        files[per] = folder / f"{per}.sqlite"
+        _write(files[per], per, rows)
+        with sqlite3.connect(files[per]) as db:
+            db.execute("CREATE TABLE alembic_version (version_num TEXT)")
+            db.execute("INSERT INTO alembic_version VALUES ('demo')")
+        db.close()
     _write(files["api"], "api", _api(servers, now, files))
     for cell in _MAPPINGS:
         _write(files[cell], "cell", _cell(cell, servers, now))
@@ -44,6 +56,7 @@ def write(folder: Path, servers: list[Server], now: dt.datetime) -> dict[str, Pa
 
 
 def _write(file: Path, per: tables.Per, rows: Rows) -> None:
+    standard: list[Row] = []
     with sqlite3.connect(file) as db:
         db.execute("PRAGMA synchronous = OFF")
         for table in tables.TABLES:
@@ -52,15 +65,33 @@ def _write(file: Path, per: tables.Per, rows: Rows) -> None:
             # Of the cell mappings, what we call a cell is worked out at their source.
             columns = {c.name: _TYPES[c.type] for c in table.asked if c.name != "cell"}
             columns |= dict.fromkeys(_MORE.get(table.origin, ()), "TEXT")
-            key = "PRIMARY KEY (id)" if "id" in columns else "PRIMARY KEY (resource_id, tag)"
-            named = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
-            db.execute(f"CREATE TABLE {table.origin} ({named}, {key})")
-            for row in rows.pop(table.origin, []):
-                marks = ", ".join("?" * len(row))
-                names = ", ".join(f'"{name}"' for name in row)
-                db.execute(f"INSERT INTO {table.origin} ({names}) VALUES ({marks})", list(row.values()))
+            own = rows.pop(table.origin, [])
+            if table.joined:
+                columns = {name: kind for name, kind in columns.items() if name not in _STANDARD}
+                own = [_standard(row, table.origin, standard) for row in own]
+            _table(db, table.origin, columns, own)
+        if standard:
+            _table(db, "standardattributes", {"id": "INTEGER", "resource_type": "TEXT", **_STANDARD}, standard)
         assert not rows, f"there are no tables {sorted(rows)}"
     db.close()
+
+
+def _table(db: sqlite3.Connection, name: str, columns: dict[str, str], rows: list[Row]) -> None:
+    key = ", PRIMARY KEY (id)" if "id" in columns else ""
+    named = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
+    db.execute(f"CREATE TABLE {name} ({named}{key})")
+    for row in rows:
+        marks = ", ".join("?" * len(row))
+        names = ", ".join(f'"{column}"' for column in row)
+        db.execute(f"INSERT INTO {name} ({names}) VALUES ({marks})", list(row.values()))
+
+
+def _standard(row: Row, kind: str, standard: list[Row]) -> Row:
+    """A resource of Neutron's without what Neutron keeps of every resource in one table."""
+    own = {name: value for name, value in row.items() if name not in _STANDARD}
+    common = {name: value for name, value in row.items() if name in _STANDARD}
+    standard.append({"id": len(standard) + 1, "resource_type": kind, **common})
+    return {**own, tables.STANDARD: len(standard)}
 
 
 def _ago(now: dt.datetime, days: float | None) -> str | None:
@@ -74,9 +105,9 @@ def _numbered(rows: list[Row]) -> list[Row]:
 
 def _api(servers: list[Server], now: dt.datetime, files: dict[str, Path]) -> Rows:
     hosts = {**cloud.HOSTS, cloud.IRONIC[0]: cloud.IRONIC[1]}
-    # Archiving takes a server's mapping and request away with its row.
-    known = [server for server in servers if server.row != "shadow"]
-    web = [server for server in servers if server.name in ("web-1", "web-4")]
+    # Archiving takes a server's mapping and request away with its row; in older releases not its membership in a group.
+    known = [server for server in servers if server.row not in ("shadow", "purged")]
+    web = [server for server in servers if server.name in ("web-1", "web-4") or server.row == "purged"]
     return {
         "cell_mappings": [
             {"id": 1, "uuid": CELL0, "name": "cell0", "disabled": 0, "transport_url": "none:///",
@@ -129,6 +160,11 @@ def _cell(cell: str, servers: list[Server], now: dt.datetime) -> Rows:
          "address": f"{server.mac}/{server.port}", "deleted": number[server.name] if server.row == "deleted" else 0}
         for server in live if server.host
     ]  # fmt: skip
+    rows["instance_info_caches"] = _numbered([
+        {"instance_uuid": server.uuid, "network_info": json.dumps(_network_info(server)),
+         "deleted": number[server.name] if server.row == "deleted" else 0}
+        for server in live
+    ])  # fmt: skip
     rows["instance_actions"], rows["instance_actions_events"] = _actions(live, now)
     rows["tags"] = [{"resource_id": server.uuid, "tag": "production"} for server in live if server.project == "bank"]
     return rows
@@ -159,6 +195,14 @@ def _instance(server: Server, number: int, nodes: list[Row], now: dt.datetime) -
         "hidden": 0,
         "compute_id": next((row["id"] for row in nodes if row["hypervisor_hostname"] == node), None),
     }
+
+
+def _network_info(server: Server) -> list[dict[str, Any]]:
+    """What Nova last knew of its ports.  Once it has given them back it knows of none."""
+    if not server.linked and not server.link.lost:
+        return []
+    return [{"id": server.port, "address": server.mac, "preserve_on_delete": server.link.own, "active": server.runs,
+             "network": {"id": cloud.ident("network", server.project), "label": f"{server.project}-net"}}]  # fmt: skip
 
 
 def _migrations(server: Server, now: dt.datetime) -> Iterator[Row]:
@@ -253,6 +297,93 @@ def _cinder(servers: list[Server], now: dt.datetime) -> Rows:
                 "connector": json.dumps(connector) if connector else None, **dates,
             })  # fmt: skip
     return {"volumes": volumes, "volume_attachment": attachments}
+
+
+def _neutron(net: network.Network, now: dt.datetime) -> Rows:
+    def common(days: float = 60.0, revision: int = 3) -> Row:
+        return {"revision_number": revision, "created_at": _ago(now, days), "updated_at": _ago(now, days)}
+
+    names = {network.EXTERNAL: "public", **{cloud.ident("network", name): f"{name}-net" for name in cloud.PROJECTS}}
+    return {
+        "networks": [
+            {"id": one, "project_id": owner, "name": names.get(one, ""), "status": "ACTIVE", **common()}
+            for one, owner in net.networks.items()
+        ],
+        "externalnetworks": [{"network_id": network.EXTERNAL}],
+        "networksegments": [
+            {"id": cloud.ident("segment", one), "network_id": one,
+             "network_type": "flat" if one == network.EXTERNAL else "vxlan"}
+            for one in net.networks
+        ],
+        "securitygroups": [
+            {"id": one, "project_id": owner, "name": "default", **common()}
+            for one, owner in net.security_groups.items()
+        ],
+        "securitygrouprules": [
+            {"id": cloud.ident("rule", one), "security_group_id": one} for one in net.security_groups
+        ],
+        "ports": [
+            {"id": port.id, "project_id": port.project, "name": port.name, "network_id": port.network,
+             "mac_address": port.mac, "status": port.status, "device_owner": port.owner, "device_id": port.device,
+             **common(port.days, 4)}
+            for port in net.ports
+        ],
+        "ml2_port_bindings": [
+            {"port_id": port.id, "host": one.host, "status": one.status, "vif_type": one.vif, "vnic_type": "normal"}
+            for port in net.ports for one in port.bindings
+        ],
+        "ipallocations": [
+            {"port_id": port.id, "ip_address": port.address, "subnet_id": cloud.ident("subnet", port.network),
+             "network_id": port.network}
+            for port in net.ports
+        ],
+        "allowedaddresspairs": [
+            {"port_id": port.id, "mac_address": port.mac, "ip_address": port.beside}
+            for port in net.ports if port.beside
+        ],
+        "routers": [
+            {"id": one.id, "project_id": one.project, "name": one.name, "status": "ACTIVE",
+             "gw_port_id": one.gateway.id, **common()}
+            for one in net.routers
+        ],
+        "routerports": [
+            {"router_id": one.id, "port_id": port.id, "port_type": port.owner}
+            for one in net.routers for port in (one.gateway, one.interface)
+        ],
+        "floatingips": [
+            {"id": one.id, "project_id": one.project, "floating_ip_address": one.port.address,
+             "floating_network_id": one.port.network, "floating_port_id": one.port.id,
+             "fixed_port_id": one.to and one.to.id, "fixed_ip_address": one.to and one.to.address,
+             "router_id": one.router, "status": "ACTIVE" if one.to else "DOWN", **common()}
+            for one in net.floating_ips
+        ],
+        "trunks": [
+            {"id": cloud.ident("trunk", parent), "project_id": cloud.project("lab"), "name": "vpn-trunk",
+             "port_id": parent, "status": "ACTIVE"}
+            for parent in net.trunks
+        ],
+        "subports": [
+            {"port_id": subport, "trunk_id": cloud.ident("trunk", parent), "segmentation_type": "vlan",
+             "segmentation_id": 12}
+            for parent, subport in net.trunks.items()
+        ],
+    }  # fmt: skip
+
+
+def _keystone() -> Rows:
+    domain: Row = {"id": network.DOMAIN, "name": "Default", "domain_id": "<<keystone.domain.root>>", "is_domain": 1,
+                   "enabled": 1}  # fmt: skip
+    projects = {"service": network.SERVICE, **{name: cloud.project(name) for name in cloud.PROJECTS}}
+    service = cloud.ident("keystone service", "network")
+    return {
+        "project": [domain, *(
+            {"id": one, "name": name, "domain_id": network.DOMAIN, "parent_id": network.DOMAIN, "is_domain": 0,
+             "enabled": 1}
+            for name, one in projects.items()
+        )],
+        "service": [{"id": service, "type": "network"}],
+        "endpoint": [{"service_id": service, "region_id": "RegionOne", "enabled": 1}],
+    }  # fmt: skip
 
 
 def _services(cell: str, now: dt.datetime) -> list[Row]:

@@ -239,7 +239,7 @@ def _xml(place: Path, server: Server, name: str, now: dt.datetime, devices: dict
       {root}
       <nova:ports>
         <nova:port uuid="{server.port}">
-          <nova:ip type="fixed" address="10.20.0.{10 + int(server.port[:2], 16) % 240}" ipVersion="4"/>
+          <nova:ip type="fixed" address="{server.address}" ipVersion="4"/>
         </nova:port>
       </nova:ports>
     </nova:instance>
