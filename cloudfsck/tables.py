@@ -868,6 +868,18 @@ TABLES: tuple[Table, ...] = (
         origin="routerports",
     ),
     _table(
+        "neutron_router_routes",
+        "neutron",
+        "The extra routes of routers.",
+        """
+        router_id    VARCHAR  The router.
+        destination  VARCHAR  Where the route leads.
+        nexthop      VARCHAR  By which address.
+        """,
+        key="router_id",
+        origin="routerroutes",
+    ),
+    _table(
         "neutron_networks",
         "neutron",
         "Networks.",

@@ -555,6 +555,84 @@ def test_a_status_that_cinder_would_not_set_is_not_promised_back() -> None:
     assert back == ResetStatus("v", "available", "detached", "reserved", "detached", "x")
 
 
+# ------------------------------------------------------------------------------------------ acts that set others off
+
+LOST = """
+    hosts cell1      c1
+    neutron_ports    id   device_owner  device_id  status  network_id  revision_number  created_at  updated_at
+                     p-1  compute:nova  s-1        ACTIVE  n-1         4                -9d         -9d
+    neutron_ovn_revisions  resource_uuid  resource_type  standard_attr_id  revision_number  created_at  updated_at
+                           p-1            ports          1                 4                -9d         -9d
+                           p-2            ports          2                 7                -9d         -9d
+    ovn_switches     uuid  name         network  ports  revision
+                     u-1   neutron-n-1  n-1      0      2
+"""
+MISSING = "ovn-port-missing"
+NOTE = "UPDATE neutron_ovn_revisions SET revision_number"
+
+
+@pytest.fixture
+def lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """A cloud with a port that OVN has lost."""
+    monkeypatch.setattr("tests.tiny.CHECKS", {MISSING: CHECKS[MISSING]})
+    cloud = Cloud(tmp_path, LOST)
+    for _ in range(2):
+        cloud.judge()
+    return cloud
+
+
+def _others(cloud: Cloud, *statements: str) -> None:
+    """What others do between the act and the look after it."""
+
+    def do(act: Act) -> None:
+        for statement in statements:
+            cloud.truth.db.execute(statement)
+
+    cloud.after_send = do
+
+
+@pytest.mark.parametrize("statements", [
+    (),
+    (f"{NOTE} = 4, updated_at = updated_at + INTERVAL 1 SECOND WHERE resource_uuid = 'p-1'",),
+    (f"{NOTE} = 5, updated_at = updated_at + INTERVAL 1 SECOND WHERE resource_uuid = 'p-1'",),
+    (f"{NOTE} = 8 WHERE resource_uuid = 'p-2'",),
+    ("DELETE FROM neutron_ovn_revisions WHERE resource_uuid = 'p-2'",),
+])  # fmt: skip
+def test_whether_the_maintenance_was_quicker_is_all_the_same(lost: Cloud, statements: tuple[str, ...]) -> None:
+    made = lost.plan()
+    assert [str(entry.act) for entry in made.entries] == [
+        "have Neutron make port p-1 in OVN again: its note of revision 4"
+    ]
+    _others(lost, *statements)
+    assert lost.apply(made) == [("done", "s-1")]
+    assert lost.state.frozen() == {}
+
+
+@pytest.mark.parametrize("statement", [
+    f"{NOTE} = 4, updated_at = updated_at - INTERVAL 9 DAY",  # as it was: nothing was done at all
+    f"{NOTE} = 3, updated_at = updated_at + INTERVAL 1 SECOND",
+    "UPDATE neutron_ovn_revisions SET standard_attr_id = NULL",
+    "DELETE FROM neutron_ovn_revisions",
+])  # fmt: skip
+def test_a_note_that_is_neither_reset_nor_neutrons_own_stops_the_run(lost: Cloud, statement: str) -> None:
+    _others(lost, f"{statement} WHERE resource_uuid = 'p-1'")
+    with pytest.raises(Trouble, match=r"did not do what it declares.*neutron_ovn_revisions is .* be ports p-1 1 -1"):
+        lost.apply(lost.plan())
+    assert sorted(lost.state.frozen()) == ["p-1", "s-1"]
+
+
+def test_what_neutron_has_made_of_it_is_not_taken_back(lost: Cloud) -> None:
+    lost.apply(lost.plan())
+    entries = _journal(lost)
+    lost.truth.db.execute(f"{NOTE} = 4, updated_at = updated_at + INTERVAL 1 SECOND WHERE resource_uuid = 'p-1'")
+    (done,) = apply.undo(entries, lost.state, lost.means)
+    assert (done.outcome, "0 notes are as it expects, not one" in done.why) == ("moved", True)
+    lost.truth.db.execute(f"{NOTE} = -1 WHERE resource_uuid = 'p-1'")
+    (done,) = apply.undo(entries, lost.state, lost.means)
+    assert done.outcome == "done"
+    assert lost.faults() == {"p-1": "proven"}
+
+
 def test_their_plan_goes_to_a_file_and_back(orphans: Cloud, tmp_path: Path) -> None:
     made = orphans.plan()
     path = tmp_path / "plan.json"

@@ -20,6 +20,7 @@ from cloudfsck import apply, checks, config, journal, plan, tables
 from cloudfsck.acts import database
 from cloudfsck.acts.block_device import Delete, Restore
 from cloudfsck.acts.database import Guarded
+from cloudfsck.acts.ovn_note import Reset
 from cloudfsck.acts.rows import Change, Rows, Statement
 from cloudfsck.demo import hosts
 from cloudfsck.demo.cloud import NODES
@@ -389,6 +390,182 @@ def test_a_server_that_is_no_server_of_ours_is_only_read(cell: Cell) -> None:
 
 def test_what_is_said_of_an_act_bears_no_secret(cell: Cell) -> None:
     assert SECRET not in repr(ACT) + str(Restore(**vars(ACT), deleted_at=CHANGED)) + str(ACT.order)
+
+
+# ------------------------------------------------------------------------------------------ Neutron's notes of OVN
+
+NOTED = "2026-01-31 10:00:00"
+RESET = Reset(S, V, "ports", 5, 4, NOTED)
+_NOTE = "UPDATE ovn_revision_numbers SET"
+#: As Neutron's own migrations make them on MariaDB, and what that is called elsewhere.
+_NEUTRON = (
+    "CREATE TABLE standardattributes (id bigint NOT NULL PRIMARY KEY, resource_type varchar(255) NOT NULL,"
+    " created_at datetime, updated_at datetime, description varchar(255), revision_number bigint NOT NULL)",
+    "CREATE TABLE ovn_revision_numbers (standard_attr_id bigint, resource_uuid varchar(36) NOT NULL, resource_type"
+    " varchar(36) NOT NULL, revision_number bigint NOT NULL DEFAULT 0, created_at datetime NOT NULL, updated_at"
+    " timestamp NULL DEFAULT NULL, PRIMARY KEY (resource_uuid, resource_type), FOREIGN KEY (standard_attr_id)"
+    " REFERENCES standardattributes (id) ON DELETE SET NULL)",
+)
+#: What the account may do there, and no more.
+_NOTES = "resource_uuid, resource_type, standard_attr_id, revision_number, updated_at"
+
+
+class Neutron:
+    """Neutron's database with one port that is a router's, so that it has two notes; and what Neutron does there."""
+
+    def __init__(self, beside: Cell, folder: Path) -> None:
+        self.beside, self.login = beside, beside.login
+        self.path = folder / "neutron.sqlite"
+        if not isinstance(beside, Server):
+            self.database = Database("neutron", f"sqlite:///{self.path}")
+        else:
+            beside.server.create("neutron")
+            self.database = Database("neutron", beside.server.url("neutron"))
+        postgresql = isinstance(beside, Server) and isinstance(beside.server, PostgreSQL)
+        for sql in _NEUTRON:
+            self.do(sql.replace("datetime", "timestamp") if postgresql else sql)
+        if isinstance(beside, Server):
+            at = "" if postgresql else "neutron."
+            for right in (f"SELECT ({_NOTES}), UPDATE (revision_number, updated_at) ON {at}ovn_revision_numbers",
+                          f"SELECT (id, revision_number) ON {at}standardattributes"):  # fmt: skip
+                self.do(f"GRANT {right} TO {WRITER.user}")
+
+    def do(self, sql: str) -> None:
+        if isinstance(self.beside, Server):
+            self.beside.server.execute("neutron", sql)
+            return
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.execute(sql)
+            connection.commit()
+
+    def fill(self) -> None:
+        self.do("DELETE FROM ovn_revision_numbers")
+        self.do("DELETE FROM standardattributes")
+        self.do("INSERT INTO standardattributes (id, resource_type, revision_number) VALUES (5, 'ports', 4)")
+        for of in ("ports", "router_ports"):
+            self.do(
+                "INSERT INTO ovn_revision_numbers (standard_attr_id, resource_uuid, resource_type, revision_number,"
+                f" created_at, updated_at) VALUES (5, '{V}', '{of}', 4, '2026-01-01 10:00:00', '{NOTED}')"
+            )
+
+    def notes(self) -> dict[str, tuple[Any, ...]]:
+        """What each note says: which row of standardattributes it is of, its revision, when it was written."""
+        sql = "SELECT resource_type, standard_attr_id, revision_number, updated_at FROM ovn_revision_numbers"
+        if isinstance(self.beside, Server):
+            rows = self.beside.server.execute("neutron", sql)
+        else:
+            with closing(sqlite3.connect(self.path)) as connection:
+                rows = connection.execute(sql).fetchall()
+        return {of: (number, revision, str(at).removesuffix(".000000")) for of, number, revision, at in rows}
+
+    def maintains(self) -> None:
+        """Neutron's maintenance has made the port (neutron/db/ovn_revision_numbers_db.py: bump_revision)."""
+        self.do(f"{_NOTE} revision_number = 4, updated_at = CURRENT_TIMESTAMP WHERE revision_number = -1")
+
+    def send(self, act: Guarded) -> dict[str, Any]:
+        return dict(database.send(act, self.database, self.login))
+
+
+@pytest.fixture(scope="module")
+def its_neutron(made: Cell, tmp_path_factory: pytest.TempPathFactory) -> Neutron:
+    return Neutron(made, tmp_path_factory.mktemp("neutron"))
+
+
+@pytest.fixture
+def neutron(its_neutron: Neutron) -> Neutron:
+    its_neutron.fill()
+    return its_neutron
+
+
+def test_a_note_is_reset_and_comes_back_as_it_was(neutron: Neutron) -> None:
+    before = neutron.notes()
+    saw = neutron.send(RESET)
+    assert neutron.notes() == before | {"ports": (5, -1, saw["at"])}
+    assert abs(dt.datetime.fromisoformat(saw["at"]) - dt.datetime.now(dt.UTC).replace(tzinfo=None)).seconds < 60
+    neutron.send(RESET.undo(saw))
+    assert neutron.notes() == before
+
+
+@pytest.mark.parametrize("sql", [
+    f"{_NOTE} revision_number = 5 WHERE resource_type = 'ports'",
+    f"{_NOTE} revision_number = -1 WHERE resource_type = 'ports'",
+    f"{_NOTE} updated_at = '2026-01-31 10:00:01' WHERE resource_type = 'ports'",
+    f"{_NOTE} updated_at = NULL WHERE resource_type = 'ports'",
+    f"{_NOTE} standard_attr_id = NULL WHERE resource_type = 'ports'",
+    "DELETE FROM ovn_revision_numbers WHERE resource_type = 'ports'",
+    "UPDATE standardattributes SET revision_number = 5",
+    "DELETE FROM standardattributes",
+])  # fmt: skip
+def test_a_note_or_a_port_that_is_not_as_it_was_is_left(neutron: Neutron, sql: str) -> None:
+    neutron.do(sql)
+    before = neutron.notes()
+    with pytest.raises(Moved, match="no row of (ovn_revision_numbers|standardattributes) has .*, and 1 should"):
+        neutron.send(RESET)
+    assert neutron.notes() == before
+
+
+def test_a_port_that_changes_in_the_midst_of_it_is_left(neutron: Neutron) -> None:
+    """What is asked after the change is what PostgreSQL does not keep from changing."""
+    before = neutron.notes()
+
+    class Late:
+        part = "neutron"
+
+        def statements(self, now: dt.datetime) -> tuple[Statement, ...]:
+            _, change, _ = RESET.statements(now)
+            return change, Rows("standardattributes", {"id": 5, "revision_number": 3})
+
+    with pytest.raises(Moved, match="no row of standardattributes has id 5, revision_number 3, and 1 should"):
+        neutron.send(Late())
+    assert neutron.notes() == before
+
+
+def test_what_neutron_has_made_by_now_is_not_taken_back(neutron: Neutron) -> None:
+    saw = neutron.send(RESET)
+    neutron.maintains()
+    made = neutron.notes()
+    assert made["ports"][1] == 4
+    for heard in (saw, {}):
+        with pytest.raises(Moved):
+            neutron.send(RESET.undo(heard))
+    assert neutron.notes() == made
+
+
+def test_a_note_that_another_reset_is_not_taken_back(neutron: Neutron) -> None:
+    saw = neutron.send(RESET)
+    neutron.do(f"{_NOTE} updated_at = '2026-02-01 10:00:00' WHERE resource_type = 'ports'")
+    with pytest.raises(Moved):
+        neutron.send(RESET.undo(saw))
+    assert neutron.notes()["ports"][1] == -1
+
+
+def test_the_times_of_notes_are_utc_wherever_the_server_is(neutron: Neutron) -> None:
+    """Neutron's updated_at is a TIMESTAMP, which MariaDB tells and takes in the zone of whoever asks."""
+    if not isinstance(neutron.beside, Server) or not isinstance(neutron.beside.server, MariaDB):
+        pytest.skip("only MariaDB and MySQL have a zone for it")
+    neutron.do("SET GLOBAL time_zone = '+05:00'")
+    try:
+        saw = neutron.send(RESET)
+    finally:
+        neutron.do("SET GLOBAL time_zone = 'SYSTEM'")
+    (told,) = neutron.beside.server.execute("neutron", "SELECT UNIX_TIMESTAMP(updated_at) FROM ovn_revision_numbers"
+                                            " WHERE revision_number = -1")  # fmt: skip
+    assert told[0] == dt.datetime.fromisoformat(saw["at"]).replace(tzinfo=dt.UTC).timestamp()
+
+
+def test_the_account_changes_nothing_else_of_neutrons(neutron: Neutron) -> None:
+    if not isinstance(neutron.beside, Server):
+        pytest.skip("a file has no accounts")
+    mine = replace(neutron.database, login=neutron.login, writes=True)
+    refused = (
+        f"{_NOTE} standard_attr_id = NULL",
+        "DELETE FROM ovn_revision_numbers",
+        "UPDATE standardattributes SET revision_number = 9",
+        "SELECT description FROM standardattributes",
+    )
+    for sql in refused:
+        with mine.open() as reading, pytest.raises(sa.exc.DBAPIError, match="denied"):
+            reading.connection.exec_driver_sql(sql)
 
 
 # ------------------------------------------------------------------------------------------ the whole way

@@ -6,7 +6,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from cloudfsck.acts import attachment, block_device, device, directory, domain, nsx_object, ovn_object, ovn_port, port
+from cloudfsck.acts import (
+    attachment,
+    block_device,
+    device,
+    directory,
+    domain,
+    nsx_object,
+    ovn_note,
+    ovn_object,
+    ovn_port,
+    port,
+)
 from cloudfsck.model import Act, Trouble
 
 KINDS: dict[str, type[Any]] = {
@@ -17,6 +28,7 @@ KINDS: dict[str, type[Any]] = {
         attachment.Complete, attachment.ResetStatus, device.Remove, device.Logout, block_device.Delete,
         block_device.Restore, port.Delete, port.DeleteDhcp, port.Unbind, port.Rebind, port.DeleteBinding,
         port.Disassociate, port.Associate, ovn_port.Delete, ovn_port.Insert, ovn_object.Delete, ovn_object.Insert,
+        ovn_note.Reset, ovn_note.Restore,
         nsx_object.Delete, nsx_object.Create,
     )
 }  # fmt: skip

@@ -39,28 +39,65 @@ CHECK = Check(
           JOIN clocks c ON c.table_name = 'neutron_ovn_revisions'
           LEFT JOIN neutron_ports p ON p.id = r.resource_uuid AND r.resource_type = 'ports'
          WHERE r.standard_attr_id IS NULL
-            OR (p.revision_number <> r.revision_number
-                AND p.device_owner <> 'network:floatingip'
-                AND greatest(r.created_at, r.updated_at, p.updated_at) < c.now - INTERVAL 11 MINUTE)
+            OR (greatest(r.created_at, r.updated_at, p.updated_at) < c.now - INTERVAL 11 MINUTE
+                AND ((p.revision_number <> r.revision_number AND p.device_owner <> 'network:floatingip')
+                  OR (r.revision_number = -1
+                      AND ((r.resource_type = 'networks'
+                            AND NOT EXISTS (SELECT 1 FROM ovn_switches o WHERE o.network = r.resource_uuid)
+                            AND NOT EXISTS (SELECT 1 FROM ovn_switches o
+                                              JOIN neutron_network_segments g ON g.id = o.network
+                                             WHERE g.network_id = r.resource_uuid))
+                        OR (r.resource_type = 'routers'
+                            AND NOT EXISTS (SELECT 1 FROM ovn_routers o WHERE o.router = r.resource_uuid))
+                        OR (r.resource_type = 'router_ports'
+                            AND NOT EXISTS (SELECT 1 FROM ovn_router_ports o WHERE o.port = r.resource_uuid))))))
     """,
     commands=_commands,
     settle=timedelta(minutes=15),
     scenarios=(
         Scenario(
-            "deleted, changed, and never made", """
+            "deleted, changed, and never made: a port, a network, a router, its port", """
             hosts cell1      c1
             neutron_ports    id   device_owner  device_id  status  mac_address  revision_number  created_at  updated_at
                              p-1  compute:nova  s-1        ACTIVE  fa:01        5                -9d         -1d
                              p-2  compute:nova  s-1        ACTIVE  fa:02        1                -9d         -1d
+            neutron_network_segments  id   network_id  network_type
+                                      g-1  n-2         vlan
             neutron_ovn_revisions  resource_uuid  resource_type  standard_attr_id  revision_number  created_at  updated_at
                                    p-1            ports          1                 4                -9d         -2d
                                    p-2            ports          2                 -1               -9d         -
                                    p-3            ports          -                 4                -9d         -2d
                                    n-1            networks       -                 2                -9d         -2d
+                                   n-2            networks       5                 -1               -9d         -2d
+                                   r-1            routers        6                 -1               -9d         -2d
+                                   o-1            router_ports   7                 -1               -9d         -2d
             ovn_switches     uuid  name         network  ports  revision
                              u-1   neutron-n-1  n-1      1      2
             """,
-            finds=("p-1/ports", "p-2/ports", "p-3/ports", "n-1/networks")),
+            finds=("p-1/ports", "p-2/ports", "p-3/ports", "n-1/networks", "n-2/networks", "r-1/routers", "o-1/router_ports")),
+        Scenario(
+            "never made as Neutron notes it, and there; on the switches of its segments alone; made a moment ago", """
+            hosts cell1      c1
+            neutron_network_segments  id   network_id  network_type
+                                      g-1  n-2         vlan
+            neutron_ovn_revisions  resource_uuid  resource_type  standard_attr_id  revision_number  created_at  updated_at
+                                   n-1            networks       1                 -1               -9d         -2d
+                                   n-2            networks       2                 -1               -9d         -2d
+                                   n-3            networks       3                 -1               -9d         -10m
+                                   n-4            networks       6                 2                -9d         -2d
+                                   r-1            routers        4                 -1               -9d         -2d
+                                   r-2            routers        7                 2                -9d         -2d
+                                   o-1            router_ports   5                 -1               -9d         -2d
+                                   o-2            router_ports   8                 2                -9d         -2d
+                                   t-1            subnets        9                 -1               -9d         -2d
+            ovn_switches     uuid  name         network  ports  revision
+                             u-1   neutron-n-1  n-1      0      2
+                             u-2   neutron-g-1  g-1      0      2
+            ovn_routers      uuid  name         router  ports  revision
+                             u-3   neutron-r-1  r-1     1      3
+            ovn_router_ports  uuid  name     revision  router       port  network  gateway
+                              u-4   lrp-o-1  3         neutron-r-1  o-1   n-1      false
+            """),
         Scenario(
             "up to date; a floating IP's own port, which OVN never has; of another kind of thing", """
             hosts cell1      c1

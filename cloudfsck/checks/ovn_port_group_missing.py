@@ -7,7 +7,7 @@ How it comes about
     Somebody removed its port group from the northbound database, or that was restored from an older backup.  Neutron's
     maintenance looks only at what it has noted itself, and there the group is up to date.
 What the repair does
-    There is none yet.  Once Neutron's note says that the group never got there, its maintenance makes it within five
+    There is none: which ports the group has is not read.  Once Neutron's note says that the group never got there, its maintenance makes it within five
     minutes, with its rules and without its ports: what a port says itself of its groups is unchanged, so that Neutron sees
     nothing to add (neutron/plugins/ml2/drivers/ovn/mech_driver/ovsdb/ovn_client.py: update_port).  A person puts them in.
     `neutron-ovn-db-sync-util` in repair mode would do so for everything that differs, and delete what it does not know.

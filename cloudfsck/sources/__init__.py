@@ -90,7 +90,13 @@ class Sources:
         return self._cells
 
     def database(self, part: str) -> Database:
-        """The database of a cell.  Raises Trouble if there is none of that name, or nobody can say."""
+        """The database of a cell, or of a service beside Nova.  Raises Trouble if there is none of that name, or nobody
+        can say."""
+        if part in tables.SERVICES:
+            for database in self.services():
+                if database.name == part:
+                    return database
+            raise Trouble(f"the configuration names no database of {part}")
         try:
             cells = self.cells()
         except Unreadable as error:

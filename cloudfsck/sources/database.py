@@ -440,9 +440,11 @@ class _MySQL:
             connection.exec_driver_sql(statement)
 
     def bounds(self, seconds: int) -> list[str]:
+        # A TIMESTAMP, unlike a DATETIME, is told in the session's zone (Neutron: ovn_revision_numbers.updated_at).
+        utc = "SET SESSION time_zone = '+00:00'"
         if "mariadb" in self._variables["version"].lower():
-            return [f"SET SESSION max_statement_time = {seconds}"]
-        return [f"SET SESSION max_execution_time = {seconds * 1000}"]
+            return [utc, f"SET SESSION max_statement_time = {seconds}"]
+        return [utc, f"SET SESSION max_execution_time = {seconds * 1000}"]
 
     def server(self, connection: sa.Connection) -> str:
         return str(connection.exec_driver_sql(f"SELECT {self._server}").scalar())
