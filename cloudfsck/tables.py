@@ -1138,14 +1138,14 @@ TABLES: tuple[Table, ...] = (
         "ovn",
         "What the routers of OVN's northbound database translate.",
         """
-        uuid         VARCHAR  The row; since Neutron 2025.1 the floating IP's own, if it is of one.
+        uuid         VARCHAR  The row; newer Neutrons give it the UUID of its floating IP.
         revision     BIGINT   The revision of the floating IP that Neutron has put there.
         router       VARCHAR  The name of its router.
         type         VARCHAR  dnat_and_snat for a floating IP; snat for all that leaves by the gateway; dnat.
         external_ip  VARCHAR  The address outside.
         logical_ip   VARCHAR  The address, or the network, inside.
         floating_ip  VARCHAR  The floating IP, where Neutron has marked it; NULL: it is of none.
-        port         VARCHAR  The port that this led to, by Neutron's mark.
+        port         VARCHAR  The port that it leads to, by Neutron's mark.
         """,
         key="uuid router floating_ip port",
         few=True,

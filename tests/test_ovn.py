@@ -145,8 +145,8 @@ def test_rules_and_options_are_told_with_what_has_them(northbound: bed.Northboun
         ("snat", f"neutron-{ROUTER}", "192.0.2.1", "10.0.0.0/8", None, None, None),
         ("dnat_and_snat", f"neutron-{ROUTER}", "192.0.2.10", "10.0.0.1", FLOATING, PORTS[0], 2),
     ]  # fmt: skip
-    columns = ("subnet", "port", "network", "cidr", "ports", "revision")
-    assert [tuple(row[name] for name in columns) for row in found["ovn_dhcp_options"]] == [
+    of_options = ("subnet", "port", "network", "cidr", "ports", "revision")
+    assert [tuple(row[name] for name in of_options) for row in found["ovn_dhcp_options"]] == [
         (SUBNET, None, NET, "10.0.0.0/8", 0, 0), (SUBNET, PORTS[0], NET, "10.0.0.0/8", 1, 0),
         (None, None, None, "fd00::/64", 1, None),
     ]  # fmt: skip
