@@ -326,6 +326,8 @@ _DECLARED = {
     "ovn_switches": "name",
     "ovn_routers": "name",
     "ovn_port_groups": "name",
+    "ovn_nats": "uuid, router, floating_ip",
+    "ovn_dhcp_options": "uuid, subnet",
     "nsx_objects": "path, parent, neutron",
 }
 
@@ -336,6 +338,7 @@ _TAKEN = {
     "iscsi_sessions": "session || ' ' || target",
     "neutron_ovn_revisions": "resource_type || ' ' || resource_uuid",
     **dict.fromkeys(("ovn_switch_ports", "ovn_router_ports", "ovn_switches", "ovn_routers", "ovn_port_groups"), "name"),
+    **dict.fromkeys(("ovn_nats", "ovn_dhcp_options"), "uuid"),
 }
 
 

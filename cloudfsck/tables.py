@@ -991,6 +991,16 @@ TABLES: tuple[Table, ...] = (
         few=True,
     ),
     _table(
+        "neutron_subnets",
+        "neutron",
+        "Subnets.",
+        """
+        id  VARCHAR  The subnet.
+        """,
+        key="id",
+        origin="subnets",
+    ),
+    _table(
         "neutron_ovn_revisions",
         "neutron",
         """What of Neutron's is to be in OVN, and in which revision it is there; its maintenance goes by that every five
@@ -1219,6 +1229,39 @@ TABLES: tuple[Table, ...] = (
         ports           BIGINT   How many ports are in it.
         """,
         key="uuid name security_group",
+        few=True,
+    ),
+    _table(
+        "ovn_nats",
+        "ovn",
+        "What the routers of OVN's northbound database translate.",
+        """
+        uuid         VARCHAR  The row; newer Neutrons give it the UUID of its floating IP.
+        revision     BIGINT   The revision of the floating IP that Neutron has put there.
+        router       VARCHAR  The name of its router.
+        type         VARCHAR  dnat_and_snat for a floating IP; snat for all that leaves by the gateway; dnat.
+        external_ip  VARCHAR  The address outside.
+        logical_ip   VARCHAR  The address, or the network, inside.
+        floating_ip  VARCHAR  The floating IP, where Neutron has marked it; NULL: it is of none.
+        port         VARCHAR  The port that it leads to, by Neutron's mark.
+        """,
+        key="uuid router floating_ip port",
+        few=True,
+    ),
+    _table(
+        "ovn_dhcp_options",
+        "ovn",
+        "What OVN answers to DHCP: to a subnet's ports, or to one port that has options of its own.",
+        """
+        uuid      VARCHAR  The row.
+        revision  BIGINT   The revision of the subnet that Neutron has put there.
+        subnet    VARCHAR  The subnet, where Neutron has marked it; NULL: it is not Neutron's.
+        port      VARCHAR  The port whose own they are; NULL: they are the subnet's.
+        network   VARCHAR  The network, by Neutron's mark, which older releases did not write.
+        cidr      VARCHAR  The addresses that they are for.
+        ports     BIGINT   How many ports of switches refer to them.
+        """,
+        key="uuid subnet port network",
         few=True,
     ),
     _table(

@@ -26,11 +26,17 @@ NET = "aaaaaaaa-0000-4000-8000-000000000001"
 PORTS = [f"11111111-0000-4000-8000-{number:012d}" for number in range(3)]
 SWITCH = f"neutron-{NET}"
 ROUTER = "bbbbbbbb-0000-4000-8000-000000000001"
+NATTING = "bbbbbbbb-0000-4000-8000-000000000002"
 GROUP = "33333333-0000-4000-8000-000000000000"
-
+FLOATING = "77777777-0000-4000-8000-000000000000"
+SUBNET = "44444444-0000-4000-8000-000000000000"
+DHCP = "88888888-0000-4000-8000-000000000000"
 
 #: What else there is in the database hangs on one of these.
-ROOTS = ("Logical_Switch", "Logical_Router", "Port_Group")
+ROOTS = ("Logical_Switch", "Logical_Router", "Port_Group", "DHCP_Options")
+
+#: What the rows of a snapshot's tables are put in order by.
+BY = {"ovn_nats": "external_ip", "ovn_dhcp_options": "uuid"}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +69,7 @@ def read(server: bed.Northbound) -> dict[str, list[Row]]:
     try:
         assert snapshot.add(ovn.read(settings(server))) == []
         names = [table.name for table in tables.TABLES if table.per == "ovn"]
-        return {name: list(snapshot.rows(f"SELECT * FROM {name} ORDER BY name")) for name in names}
+        return {name: list(snapshot.rows(f"SELECT * FROM {name} ORDER BY {BY.get(name, 'name')}")) for name in names}
     finally:
         snapshot.close()
 
@@ -93,6 +99,7 @@ def test_what_is_neutrons_is_told_from_what_is_not(northbound: bed.Northbound) -
         (PORTS[1], 7), (None, None), (None, None), (None, None)
     ]  # fmt: skip
     assert (found["ovn_routers"], found["ovn_router_ports"], found["ovn_port_groups"]) == ([], [], [])
+    assert (found["ovn_nats"], found["ovn_dhcp_options"]) == ([], [])
 
 
 def test_routers_and_groups_are_told_by_their_marks(northbound: bed.Northbound) -> None:
@@ -119,6 +126,29 @@ def test_routers_and_groups_are_told_by_their_marks(northbound: bed.Northbound) 
     ]  # fmt: skip
     assert [(row["name"], row["security_group"], row["ports"]) for row in found["ovn_port_groups"]] == [
         ("neutron_pg_drop", None, 0), (f"pg_{GROUP.replace('-', '_')}", GROUP, 0)
+    ]  # fmt: skip
+
+
+def test_rules_and_options_are_told_with_what_has_them(northbound: bed.Northbound) -> None:
+    northbound.fill_router(ROUTER, PORTS[1:], NET)
+    northbound.fill_floating_ip(FLOATING, ROUTER, PORTS[0])
+    northbound.fill_dhcp(DHCP, SUBNET, NET)
+    northbound.fill_dhcp(f"{DHCP[:-1]}1", SUBNET, NET, PORTS[0])
+    northbound.transact({
+        "op": "insert", "table": "DHCP_Options", "uuid": f"{DHCP[:-1]}2",
+        "row": {"cidr": "fd00::/64", "external_ids": ["map", [["ls", "kube"]]]},
+    })  # fmt: skip
+    change(northbound, dhcpv4_options=["uuid", f"{DHCP[:-1]}1"], dhcpv6_options=["uuid", f"{DHCP[:-1]}2"])
+    found = read(northbound)
+    columns = ("type", "router", "external_ip", "logical_ip", "floating_ip", "port", "revision")
+    assert [tuple(row[name] for name in columns) for row in found["ovn_nats"]] == [
+        ("snat", f"neutron-{ROUTER}", "192.0.2.1", "10.0.0.0/8", None, None, None),
+        ("dnat_and_snat", f"neutron-{ROUTER}", "192.0.2.10", "10.0.0.1", FLOATING, PORTS[0], 2),
+    ]  # fmt: skip
+    of_options = ("subnet", "port", "network", "cidr", "ports", "revision")
+    assert [tuple(row[name] for name in of_options) for row in found["ovn_dhcp_options"]] == [
+        (SUBNET, None, NET, "10.0.0.0/8", 0, 0), (SUBNET, PORTS[0], NET, "10.0.0.0/8", 1, 0),
+        (None, None, None, "fd00::/64", 1, None),
     ]  # fmt: skip
 
 
@@ -182,7 +212,7 @@ def test_what_changes_between_the_last_look_and_the_act_is_left(
 def test_a_port_of_another_switch_is_left(northbound: bed.Northbound) -> None:
     delete = act(northbound)
     wrong = dataclasses.replace(delete, parent="somebody-elses")
-    with pytest.raises(Moved, match="has no port .* of switch somebody-elses any more"):
+    with pytest.raises(Moved, match="has no switch port .* of switch somebody-elses any more"):
         Northbound(settings(northbound)).send(wrong)
     assert len(read(northbound)["ovn_switch_ports"]) == 4
 
@@ -199,14 +229,27 @@ PG = f"pg_{GROUP.replace('-', '_')}"
 #: The tables of what may be deleted beside a switch's port, each with the name of what the fixture below makes.
 OBJECTS = {
     "Logical_Router_Port": LRP, "Logical_Router": f"neutron-{ROUTER}", "Logical_Switch": "neutron-empty",
-    "Port_Group": PG,
+    "Port_Group": PG, "NAT": FLOATING, "DHCP_Options": DHCP,
 }  # fmt: skip
+
+#: Those whose rows have no name, and keep their UUID.
+NAMELESS = {"NAT", "DHCP_Options"}
+
+
+def it(table: str) -> list[Any]:
+    """The condition that leads to what the fixture below makes."""
+    name = OBJECTS[table]
+    return [["_uuid", "==", ["uuid", name]] if table in NAMELESS else ["name", "==", name]]
 
 
 @pytest.fixture
 def routed(northbound: bed.Northbound) -> bed.Northbound:
-    """The same with a switch that has no ports, a router with one port, and a security group with one rule."""
+    """The same with a switch that has no ports, a router with one port, a security group with one rule, DHCP options
+    that no port has, and another router with NAT rules for a floating IP and for its gateway."""
     northbound.fill_router(ROUTER, [PORTS[1]], NET)
+    northbound.fill_router(NATTING, [], NET)
+    northbound.fill_floating_ip(FLOATING, NATTING, PORTS[0])
+    northbound.fill_dhcp(DHCP, SUBNET, NET)
     northbound.fill_group(GROUP)
     marks = ["map", [["neutron:network_name", "net0"], ["neutron:revision_number", "2"]]]
     empty = {"name": "neutron-empty", "external_ids": marks, "other_config": ["map", [["mcast_snoop", "false"]]]}
@@ -221,8 +264,9 @@ def of(server: bed.Northbound, table: str) -> Delete | ovn_object.Delete:
         (row,) = read(server)["ovn_router_ports"]
         return Delete("", table, row["port"], name, row["uuid"], row["router"], row["revision"])
     place = ovn_object.PLACES[table]
-    (row,) = [row for row in read(server)[place.table] if row["name"] == name]
-    return ovn_object.Delete(table, name, row["uuid"], row[place.column], row["revision"])
+    (row,) = [row for row in read(server)[place.table] if row[place.key] == name]
+    parent = row[place.parent] if place.parent else None
+    return ovn_object.Delete(table, name, row["uuid"], row[place.column], row["revision"], parent)
 
 
 def rows(server: bed.Northbound, table: str, where: list[Any]) -> list[dict[str, Any]]:
@@ -236,7 +280,7 @@ def rows(server: bed.Northbound, table: str, where: list[Any]) -> list[dict[str,
 
 @pytest.mark.parametrize("table", OBJECTS)
 def test_an_object_is_deleted_and_comes_back_as_it_was(routed: bed.Northbound, table: str) -> None:
-    named = [["name", "==", OBJECTS[table]]]
+    named = it(table)
     sender = Northbound(settings(routed))
     if table == "Logical_Router":
         sender.send(of(routed, "Logical_Router_Port"))
@@ -247,16 +291,23 @@ def test_an_object_is_deleted_and_comes_back_as_it_was(routed: bed.Northbound, t
     assert rows(routed, table, named) == []
     assert rows(routed, "ACL", []) == ([] if table == "Port_Group" else rules)
     if table == "Logical_Router_Port":
-        assert [one["ports"] for one in read(routed)["ovn_routers"]] == [0]
+        assert [one["ports"] for one in read(routed)["ovn_routers"]] == [0, 0]
+    if table == "NAT":
+        assert [one["type"] for one in read(routed)["ovn_nats"]] == ["snat"], "its other rules stay"
     back = delete.undo(json.loads(json.dumps(saw)))
     sender.send(back)
     assert rows(routed, table, named) == before
     assert rows(routed, "ACL", []) == rules
     if table == "Logical_Router_Port":
-        assert [one["ports"] for one in read(routed)["ovn_routers"]] == [1]
-    for again in (back, delete):
-        with pytest.raises(Moved):
-            sender.send(again)
+        assert [one["ports"] for one in read(routed)["ovn_routers"]] == [1, 0]
+    if table == "NAT":
+        assert [one["router"] for one in read(routed)["ovn_nats"]] == [f"neutron-{NATTING}"] * 2
+    with pytest.raises(Moved):
+        sender.send(back)
+    if table in NAMELESS:
+        sender.send(delete)  # it is the very same row again
+    with pytest.raises(Moved):
+        sender.send(delete)
 
 
 @pytest.mark.parametrize("table", OBJECTS)
@@ -264,10 +315,10 @@ def test_an_object_is_deleted_and_comes_back_as_it_was(routed: bed.Northbound, t
 def test_an_object_that_is_not_as_it_was_is_left(routed: bed.Northbound, table: str, marks: list[str]) -> None:
     delete = of(routed, table)
     now = {"external_ids": ["map", [marks]]}
-    routed.transact({"op": "update", "table": table, "where": [["name", "==", OBJECTS[table]]], "row": now})
+    routed.transact({"op": "update", "table": table, "where": it(table), "row": now})
     with pytest.raises(Moved, match="is not as it was"):
         Northbound(settings(routed)).send(delete)
-    assert len(rows(routed, table, [["name", "==", OBJECTS[table]]])) == 1
+    assert len(rows(routed, table, it(table))) == 1
 
 
 @pytest.mark.parametrize(
@@ -313,6 +364,49 @@ def test_a_group_whose_rules_change_meanwhile_is_left(routed: bed.Northbound, mo
     with pytest.raises(Moved, match="the row of ACL"):
         Northbound(settings(routed)).send(delete)
     assert len(rows(routed, "Port_Group", [])) == 1
+
+
+@pytest.mark.parametrize("column", ["dhcpv4_options", "dhcpv6_options"])
+def test_options_that_a_port_has_are_left(routed: bed.Northbound, column: str) -> None:
+    delete = of(routed, "DHCP_Options")
+    change(routed, **{column: ["uuid", DHCP]})
+    with pytest.raises(Moved, match="Logical_Switch_Port"):
+        Northbound(settings(routed)).send(delete)
+    assert len(rows(routed, "DHCP_Options", [])) == 1
+    assert [row["ports"] for row in read(routed)["ovn_dhcp_options"]] == [1], "nor is the port's reference lost"
+
+
+def test_a_rule_of_another_router_or_floating_ip_is_left(routed: bed.Northbound) -> None:
+    delete, sender = of(routed, "NAT"), Northbound(settings(routed))
+    assert isinstance(delete, ovn_object.Delete)
+    with pytest.raises(Moved, match=f"no NAT rule {FLOATING} of router somebody-elses any more"):
+        sender.send(dataclasses.replace(delete, parent="somebody-elses"))
+    with pytest.raises(Moved, match="is not as it was"):
+        sender.send(dataclasses.replace(delete, of="another"))
+    assert len(rows(routed, "NAT", [])) == 2
+
+
+def test_a_rule_does_not_come_back_beside_another_of_its_floating_ip(routed: bed.Northbound) -> None:
+    """Neutron has made one since, as older releases do, with a UUID of its own."""
+    delete, sender = of(routed, "NAT"), Northbound(settings(routed))
+    back = delete.undo(json.loads(json.dumps(sender.send(delete))))
+    marks = ["map", [["neutron:fip_id", FLOATING], ["neutron:revision_number", "9"]]]
+    row = {"type": "dnat_and_snat", "external_ip": "192.0.2.10", "logical_ip": "10.0.0.7", "external_ids": marks}
+    put = [["nat", "insert", ["set", [["named-uuid", "new"]]]]]
+    routed.transact(
+        {"op": "insert", "table": "NAT", "uuid-name": "new", "row": row},
+        {"op": "mutate", "table": "Logical_Router", "where": [["name", "==", f"neutron-{NATTING}"]], "mutations": put},
+    )
+    with pytest.raises(Moved, match="the row of NAT"):
+        sender.send(back)
+    assert len(rows(routed, "NAT", [])) == 2
+
+
+@pytest.mark.parametrize("columns", ["[]", "{}"])
+def test_a_journal_that_says_nothing_of_a_rule_is_refused(routed: bed.Northbound, columns: str) -> None:
+    router = f"neutron-{NATTING}"
+    with pytest.raises(Refused, match=f"does not say what OVN's NAT rule {FLOATING} was"):
+        Northbound(settings(routed)).send(ovn_object.Insert("NAT", FLOATING, FLOATING, 2, columns, "{}", router))
 
 
 @pytest.mark.parametrize(("columns", "owned"), [("{}", '{"acls": []}'), (f'{{"name": "{PG}"}}', "{}")])

@@ -24,14 +24,22 @@ Columns = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class _Kind:
-    """What an act on a row of a table has to know of it: Neutron's mark; the table of what has it among its `ports`, if
-    anything must; the rows that are its own by their column, which come and go with it; and whether it may refer to
-    others, for those outlast it."""
+    """What an act on a row of a table has to know of it: Neutron's mark; the table of what must have it, if anything
+    must, and by which of its columns; the rows that are its own by their column, which come and go with it; and whether
+    it may refer to others, for those outlast it.
+
+    A row that has no name goes by its UUID, which it keeps when it is put back.  Nothing may be left that refers to it
+    by one of `users`, columns of switches' ports; and of what a `sole` row is of there may be no other.
+    """
 
     mark: str
     parent: str | None = None
+    among: str = "ports"
     own: Mapping[str, str] = field(default_factory=dict)
     refers: bool = False
+    named: bool = True
+    users: tuple[str, ...] = ()
+    sole: bool = False
 
 
 _KINDS = {
@@ -40,7 +48,11 @@ _KINDS = {
     "Logical_Switch": _Kind("neutron:network_name"),
     "Logical_Router": _Kind("neutron:router_name"),
     "Port_Group": _Kind("neutron:security_group_id", own={"acls": "ACL"}),
+    "NAT": _Kind("neutron:fip_id", parent="Logical_Router", among="nat", refers=True, named=False, sole=True),
+    "DHCP_Options": _Kind("subnet_id", named=False, users=("dhcpv4_options", "dhcpv6_options")),
 }
+
+_WORDS = {"NAT": "NAT rule", "DHCP_Options": "DHCP options"}
 
 
 @dataclass(frozen=True)
@@ -67,11 +79,16 @@ class Northbound:
         kind = _KINDS[table]
         row = self._row(table, was["row"])
         marks = ovsdb.plain("map", row["external_ids"])
-        now = {"name": row["name"], "marked": kind.mark in marks, "revision": marks.get("neutron:revision_number")}
         revision = None if was["revision"] is None else str(was["revision"])
-        expected = {"name": name, "marked": True, "revision": revision}
+        now: dict[str, Any] = {"revision": marks.get("neutron:revision_number")}
+        expected: dict[str, Any] = {"revision": revision}
+        if kind.named:
+            now |= {"name": row["name"], "marked": kind.mark in marks}
+            expected |= {"name": name, "marked": True}
+        else:
+            now["of"], expected["of"] = marks.get(kind.mark), was["of"]
         if table == "Logical_Switch_Port":
-            now, expected = now | {"up": ovsdb.plain("set", row["up"]) == [True]}, expected | {"up": False}
+            now["up"], expected["up"] = ovsdb.plain("set", row["up"]) == [True], False
         if now != expected:
             raise Moved(f"OVN's {_word(table)} {name} is not as it was: {now}")
         if not kind.refers and (
@@ -84,15 +101,19 @@ class Northbound:
         expectations = [expect(table, was["row"], _without(row, _OVSDBS_OWN))]
         for column, of in kind.own.items():
             expectations += [expect(of, one["_uuid"][1], _without(one, _OVSDBS_OWN)) for one in own[column]]
+        expectations += [
+            _none("Logical_Switch_Port", [[column, "includes", ovsdb.several([ovsdb.uuid(was["row"])])]])
+            for column in kind.users
+        ]
         away: Operation = {"op": "delete", "table": table, "where": [["_uuid", "==", ovsdb.uuid(was["row"])]]}
         if kind.parent is not None:
             this = ovsdb.several([ovsdb.uuid(was["row"])])
-            has_it = [["name", "==", was["parent"]], ["ports", "includes", this]]
-            away = {"op": "mutate", "table": kind.parent, "where": has_it, "mutations": [["ports", "delete", this]]}
+            has_it = [["name", "==", was["parent"]], [kind.among, "includes", this]]
+            away = {"op": "mutate", "table": kind.parent, "where": has_it, "mutations": [[kind.among, "delete", this]]}
         done = transact(ovn.server(self.settings), ovn.NORTHBOUND, [*expectations, away])
         if done[-1].get("count") != 1:
-            of = name if kind.parent is None else f"port {name} of {_word(kind.parent)} {was['parent']}"
-            raise Moved(f"OVN has no {of} any more")
+            of = "" if kind.parent is None else f" of {_word(kind.parent)} {was['parent']}"
+            raise Moved(f"OVN has no {_word(table)} {name}{of} any more")
         return {
             "was": _without(row, _OVNS_OWN),
             "owned": {column: [_without(one, _OVNS_OWN) for one in rows] for column, rows in own.items()},
@@ -102,9 +123,18 @@ class Northbound:
         table, name, parent = order["table"], order["name"], order["parent"]
         kind = _KINDS[table]
         columns, owned = json.loads(order["columns"]), json.loads(order["owned"])
-        if not isinstance(columns, dict) or columns.get("name") != name or set(owned) != set(kind.own):
+        told = isinstance(columns, dict) and (columns.get("name") == name if kind.named else "external_ids" in columns)
+        if not told or set(owned) != set(kind.own):
             raise Refused(f"the journal does not say what OVN's {_word(table)} {name} was")
-        operations = [_named(table, name, there=False)]
+        itself: Operation = {"op": "insert", "table": table, "row": columns, "uuid-name": "made"}
+        if kind.named:
+            operations = [_named(table, name, there=False)]
+        else:
+            operations = [_none(table, [["_uuid", "==", ovsdb.uuid(name)]])]
+            # Open vSwitch takes a UUID since 2.13 (ovsdb-server(7), 5.2.1 Insert).
+            itself = {**itself, "uuid": name}
+        if kind.sole:
+            operations.append(_none(table, [["external_ids", "includes", ovsdb.mapping({kind.mark: order["of"]})]]))
         if kind.parent is not None:
             operations.append(_named(kind.parent, parent, there=True))
         for column, of in kind.own.items():
@@ -114,9 +144,9 @@ class Northbound:
                 {"op": "insert", "table": of, "row": row, "uuid-name": one}
                 for one, row in zip(names, owned[column], strict=True)
             ]
-        operations.append({"op": "insert", "table": table, "row": columns, "uuid-name": "made"})
+        operations.append(itself)
         if kind.parent is not None:
-            put = [["ports", "insert", ovsdb.several([["named-uuid", "made"]])]]
+            put = [[kind.among, "insert", ovsdb.several([["named-uuid", "made"]])]]
             operations.append(
                 {"op": "mutate", "table": kind.parent, "where": [["name", "==", parent]], "mutations": put}
             )
@@ -139,7 +169,7 @@ class Northbound:
 
 
 def _word(table: str) -> str:
-    return table.lower().removeprefix("logical_").replace("_", " ")
+    return _WORDS.get(table, table.lower().removeprefix("logical_").replace("_", " "))
 
 
 def _without(row: Columns, columns: frozenset[str]) -> Columns:
@@ -162,4 +192,12 @@ def _named(table: str, name: str, *, there: bool) -> Operation:
     return {
         "op": "wait", "timeout": 0, "table": table, "where": [["name", "==", name]], "columns": ["name"],
         "until": "==", "rows": [{"name": name}] if there else [],
+    }  # fmt: skip
+
+
+def _none(table: str, where: list[Any]) -> Operation:
+    """Nothing is written unless there is no such row."""
+    return {
+        "op": "wait", "timeout": 0, "table": table, "where": where, "columns": ["external_ids"], "until": "==",
+        "rows": [],
     }  # fmt: skip

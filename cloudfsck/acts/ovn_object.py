@@ -1,5 +1,5 @@
-"""Acts on a whole switch, router or port group of OVN's northbound database that has no ports: away with it, and back
-with all that it was.  `ovn.py` sends them."""
+"""Acts on a whole object of OVN's northbound database on which nothing hangs, a switch, router or port group without
+ports, a NAT rule, or DHCP options: away with it, and back with all that it was.  `ovn.py` sends them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,41 @@ from cloudfsck.tables import OVN
 
 @dataclass(frozen=True)
 class Place:
-    """Where a snapshot has the rows of one of OVN's tables: its table, and the column that says what each is of."""
+    """Where a snapshot has the rows of one of OVN's tables: its table, the column that says what each is of, the one
+    that tells them apart, the one that says what has them, if anything does, and which of them may go."""
 
     table: str
     column: str
     delete: str
     add: str
     word: str
+    key: str = "name"
+    parent: str = ""
+    idle: str = "ports = 0"
 
 
 PLACES: Mapping[str, Place] = {
-    "Logical_Switch": Place("ovn_switches", "network", "ls-del", "ls-add", "switch"),
-    "Logical_Router": Place("ovn_routers", "router", "lr-del", "lr-add", "router"),
-    "Port_Group": Place("ovn_port_groups", "security_group", "pg-del", "pg-add", "port group"),
-}
+    "Logical_Switch": Place("ovn_switches", "network", "ls-del {name}", "ls-add {name}", "switch"),
+    "Logical_Router": Place("ovn_routers", "router", "lr-del {name}", "lr-add {name}", "router"),
+    "Port_Group": Place("ovn_port_groups", "security_group", "pg-del {name}", "pg-add {name}", "port group"),
+    # lr-nat-del would take every rule of the same address.
+    "NAT": Place(
+        "ovn_nats", "floating_ip", "remove Logical_Router {parent} nat {name}", "lr-nat-add {parent}", "NAT rule",
+        key="uuid", parent="router", idle="TRUE",
+    ),
+    "DHCP_Options": Place(
+        "ovn_dhcp_options", "subnet", "dhcp-options-del {name}", "dhcp-options-create", "DHCP options", key="uuid",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete a switch, router or port group that has no ports, and of which Neutron has nothing any more.
+    """Delete an object on which nothing hangs, and of which Neutron has nothing any more.
 
-    `table` is OVN's, `name` and `row` its name and UUID there, `of` the network, router or security group, `revision`
-    Neutron's of it there.
+    `table` is OVN's, `name` and `row` its name and UUID there (what has no name goes by its UUID), `of` the network,
+    router, security group, floating IP or subnet, `revision` Neutron's of it there, `parent` the name of the router
+    that has it, where one does.
     """
 
     kind: ClassVar[str] = "ovn_object.delete"
@@ -52,6 +65,7 @@ class Delete:
     row: str
     of: str
     revision: int | None
+    parent: str | None = None
 
     @property
     def also(self) -> frozenset[str]:
@@ -64,37 +78,39 @@ class Delete:
 
     @property
     def order(self) -> Mapping[str, Any]:
-        was = {"row": self.row, "revision": self.revision}
+        was = {"row": self.row, "of": self.of, "parent": self.parent, "revision": self.revision}
         return {"do": self.kind, "server": self.server, "table": self.table, "name": self.name, "was": was}
 
     @property
     def command(self) -> str:
-        return f"ovn-nbctl {PLACES[self.table].delete} {self.name}"
+        return f"ovn-nbctl {PLACES[self.table].delete.format(name=self.name, parent=self.parent)}"
 
     def undo(self, saw: Row) -> Insert:
         columns, owned = json.dumps(saw.get("was", {})), json.dumps(saw.get("owned", {}))
-        return Insert(self.table, self.name, self.of, self.revision, columns, owned)
+        return Insert(self.table, self.name, self.of, self.revision, columns, owned, self.parent)
 
     def effect(self, db: Any) -> None:
         stands(db, self, self.what, None)
         place = PLACES[self.table]
         here = (
-            f"uuid = $row AND name = $name AND {place.column} = $of AND ports = 0"
-            " AND revision IS NOT DISTINCT FROM $revision"
+            f"uuid = $row AND {place.key} = $name AND {place.column} = $of AND {place.idle}"
+            f" AND revision IS NOT DISTINCT FROM $revision AND $parent IS NOT DISTINCT FROM {place.parent or 'NULL'}"
         )
-        given = {"row": self.row, "name": self.name, "of": self.of, "revision": self.revision}
+        given = {
+            "row": self.row, "name": self.name, "of": self.of, "revision": self.revision, "parent": self.parent,
+        }  # fmt: skip
         found = db.execute(f"SELECT count(*) FROM {place.table} WHERE {here}", given).fetchone()[0]
         if found != 1:
             raise Moved(f"{self}: {found} rows are as it expects, not one")
         db.execute(f"DELETE FROM {place.table} WHERE uuid = ?", [self.row])
 
     def __str__(self) -> str:
-        return f"delete {PLACES[self.table].word} {self.name} from OVN"
+        return f"delete {PLACES[self.table].word} {self.name} from {_where(self.parent)}"
 
 
 @dataclass(frozen=True)
 class Insert:
-    """Put a switch, router or port group back, as it was; it gets another UUID.  `columns` are all of its row, `owned`
+    """Put an object back, as it was; one that has a name gets another UUID.  `columns` are all of its row, `owned`
     by their column the rows that are its own (a port group's rules), as OVSDB writes them, in JSON."""
 
     kind: ClassVar[str] = "ovn_object.insert"
@@ -111,6 +127,7 @@ class Insert:
     revision: int | None
     columns: str
     owned: str
+    parent: str | None = None
 
     @property
     def also(self) -> frozenset[str]:
@@ -122,12 +139,12 @@ class Insert:
 
     @property
     def order(self) -> Mapping[str, Any]:
-        row = {"parent": None, "columns": self.columns, "owned": self.owned}
+        row = {"of": self.of, "parent": self.parent, "columns": self.columns, "owned": self.owned}
         return {"do": self.kind, "server": self.server, "table": self.table, "name": self.name, **row}
 
     @property
     def command(self) -> str:
-        return f"ovn-nbctl {PLACES[self.table].add} {self.name}"
+        return f"ovn-nbctl {PLACES[self.table].add.format(name=self.name, parent=self.parent)}"
 
     def undo(self, saw: Row) -> None:
         return None
@@ -135,12 +152,19 @@ class Insert:
     def effect(self, db: Any) -> None:
         stands(db, self, self.what, None)
         place = PLACES[self.table]
-        if db.execute(f"SELECT count(*) FROM {place.table} WHERE name = ?", [self.name]).fetchone()[0]:
+        if db.execute(f"SELECT count(*) FROM {place.table} WHERE {place.key} = ?", [self.name]).fetchone()[0]:
             raise Moved(f"{self}: there is one of that name")
-        db.execute(
-            f"INSERT INTO {place.table} (name, {place.column}, revision, ports) VALUES (?, ?, ?, 0)",
-            [self.name, self.of, self.revision],
-        )
+        given = {place.key: self.name, place.column: self.of, "revision": self.revision}
+        if place.parent:
+            given[place.parent] = self.parent
+        if place.idle == "ports = 0":
+            given["ports"] = 0
+        columns, values = ", ".join(given), ", ".join(f"${column}" for column in given)
+        db.execute(f"INSERT INTO {place.table} ({columns}) VALUES ({values})", given)
 
     def __str__(self) -> str:
-        return f"put {PLACES[self.table].word} {self.name} back into OVN"
+        return f"put {PLACES[self.table].word} {self.name} back into {_where(self.parent)}"
+
+
+def _where(parent: str | None) -> str:
+    return "OVN" if parent is None else f"router {parent} of OVN"

@@ -5,6 +5,7 @@ Neutron's marks are in external_ids (neutron/common/ovn/constants.py); what has 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -27,12 +28,16 @@ _QUERIES = (
             "enabled": "set",
             "parent_name": "set",
             "tag": "set",
+            "dhcpv4_options": "set",
+            "dhcpv6_options": "set",
             "external_ids": "map",
         },
     ),
-    Query("Logical_Router", {"name": "atom", "ports": "set", "external_ids": "map"}),
+    Query("Logical_Router", {"name": "atom", "ports": "set", "nat": "set", "external_ids": "map"}),
     Query("Logical_Router_Port", {"name": "atom", "external_ids": "map"}),
     Query("Port_Group", {"name": "atom", "ports": "set", "external_ids": "map"}),
+    Query("NAT", {"type": "atom", "external_ip": "atom", "logical_ip": "atom", "external_ids": "map"}),
+    Query("DHCP_Options", {"cidr": "atom", "external_ids": "map"}),
 )
 
 
@@ -63,7 +68,10 @@ def _whole(query: Query, answer: Rows | None) -> tuple[Row, ...]:
 def _made(found: Mapping[str, tuple[Row, ...]]) -> dict[str, list[dict[str, Any]]]:
     """The rows of each of our tables."""
     switch_of = {port: one["name"] for one in found["Logical_Switch"] for port in one["ports"]}
-    router_of = {port: one["name"] for one in found["Logical_Router"] for port in one["ports"]}
+    router_of = {part: one["name"] for one in found["Logical_Router"] for part in (*one["ports"], *one["nat"])}
+    refer = Counter(
+        row for one in found["Logical_Switch_Port"] for row in (*one["dhcpv4_options"], *one["dhcpv6_options"])
+    )
     return {
         "ovn_switches": [
             {
@@ -115,16 +123,40 @@ def _made(found: Mapping[str, tuple[Row, ...]]) -> dict[str, list[dict[str, Any]
             }
             for one in found["Port_Group"]
         ],
+        "ovn_nats": [
+            {
+                **_nameless(one),
+                "router": router_of.get(one["_uuid"]),
+                "type": one["type"],
+                "external_ip": one["external_ip"],
+                "logical_ip": one["logical_ip"],
+                "floating_ip": one["external_ids"].get("neutron:fip_id"),
+                "port": one["external_ids"].get("neutron:fip_port_id"),
+            }
+            for one in found["NAT"]
+        ],
+        "ovn_dhcp_options": [
+            {
+                **_nameless(one),
+                "subnet": one["external_ids"].get("subnet_id"),
+                "port": one["external_ids"].get("port_id"),
+                "network": one["external_ids"].get("neutron:network_id"),
+                "cidr": one["cidr"],
+                "ports": refer[one["_uuid"]],
+            }
+            for one in found["DHCP_Options"]
+        ],
     }
 
 
 def _row(one: Row) -> dict[str, Any]:
+    return {**_nameless(one), "name": one["name"]}
+
+
+def _nameless(one: Row) -> dict[str, Any]:
+    """Of a row of a table whose rows have no name."""
     revision = one["external_ids"].get("neutron:revision_number")
-    return {
-        "uuid": one["_uuid"],
-        "name": one["name"],
-        "revision": int(revision) if revision and revision.isdecimal() else None,
-    }
+    return {"uuid": one["_uuid"], "revision": int(revision) if revision and revision.isdecimal() else None}
 
 
 def _named(one: Row, prefix: str, mark: str) -> str | None:

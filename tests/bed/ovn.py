@@ -175,6 +175,42 @@ class Member:
             {"op": "insert", "table": "Port_Group", "row": row},
         )
 
+    def fill_floating_ip(self, floating_ip: str, router: str, port: str) -> None:
+        """A router's NAT rules for a floating IP and for its gateway, as ML2/OVN writes them (ovn_client.py:
+        _create_or_update_floatingip, update_nat_rules); the first has the floating IP's own UUID."""
+        marks = {
+            "neutron:fip_id": floating_ip, "neutron:fip_port_id": port, "neutron:revision_number": "2",
+            "neutron:router_name": f"neutron-{router}", "neutron:fip_external_mac": "fa:16:3e:00:00:02",
+            "neutron:fip_network_id": "66666666-0000-4000-8000-000000000000",
+        }  # fmt: skip
+        rule = {
+            "type": "dnat_and_snat", "external_ip": "192.0.2.10", "logical_ip": "10.0.0.1", "logical_port": port,
+            "external_mac": "fa:16:3e:00:00:02", "options": ["map", [["stateless", "false"]]],
+            "external_ids": ["map", [list(pair) for pair in marks.items()]],
+        }  # fmt: skip
+        gateway = {"type": "snat", "external_ip": "192.0.2.1", "logical_ip": "10.0.0.0/8"}
+        both = ["set", [["named-uuid", "rule"], ["named-uuid", "gateway"]]]
+        self.transact(
+            {"op": "insert", "table": "NAT", "uuid-name": "rule", "uuid": floating_ip, "row": rule},
+            {"op": "insert", "table": "NAT", "uuid-name": "gateway", "row": gateway},
+            {
+                "op": "mutate", "table": "Logical_Router", "where": [["name", "==", f"neutron-{router}"]],
+                "mutations": [["nat", "insert", both]],
+            },
+        )  # fmt: skip
+
+    def fill_dhcp(self, row: str, subnet: str, network: str, port: str | None = None) -> None:
+        """DHCP options of a subnet, or of one of its ports (ovn_client.py: _get_ovn_dhcp_options)."""
+        marks = {"neutron:network_id": network, "neutron:revision_number": "0", "subnet_id": subnet}
+        if port is not None:
+            marks["port_id"] = port
+        options = {"lease_time": "43200", "mtu": "1442", "router": "10.0.0.1", "server_id": "10.0.0.1"}
+        made = {
+            "cidr": "10.0.0.0/8", "options": ["map", [list(pair) for pair in options.items()]],
+            "external_ids": ["map", [list(pair) for pair in marks.items()]],
+        }  # fmt: skip
+        self.transact({"op": "insert", "table": "DHCP_Options", "uuid": row, "row": made})
+
     def fill_few(self, switch: str, names: list[str]) -> None:
         """One logical switch with ports of these names."""
         made = [
