@@ -155,6 +155,11 @@ def rows(cloud: Cloud, made: Made) -> list[str]:
     return [ovn(cloud, "list", table, name) for table, here in names.items() for name in here]
 
 
+def dhcp_options(cloud: Cloud, subnet: str) -> str:
+    """The row of what OVN answers to DHCP in a subnet."""
+    return ovn(cloud, "--bare", "--columns=_uuid", "find", "DHCP_Options", f"external_ids:subnet_id={subnet}")
+
+
 def older(cloud: Cloud, table: str, name: str) -> None:
     """OVN's row is as of an older backup: its revision is the one before the first."""
     ovn(cloud, "set", table, name, 'external_ids:"neutron:revision_number"=0')

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from testbed import northbound, oracles, person, ports
+from testbed import northbound, oracles, person, places, ports
 from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.interrupted import die
@@ -18,6 +18,15 @@ from testbed.story import Story
 
 MAINTENANCE = "neutron-ovn-maintenance-worker"
 WRITES: Mapping[str, Mapping[str, Any]] = {"write.ovn": {"northbound": [*northbound.REMOTES]}}
+
+
+#: What an account has that may reset Neutron's notes of what is in OVN.
+RIGHTS = f"""
+CREATE USER IF NOT EXISTS cloudfsck_write IDENTIFIED BY '{places.PASSWORD}';
+GRANT SELECT (resource_uuid, resource_type, standard_attr_id, revision_number, updated_at),
+    UPDATE (revision_number, updated_at) ON neutron.ovn_revision_numbers TO cloudfsck_write;
+GRANT SELECT (id, revision_number) ON neutron.standardattributes TO cloudfsck_write;
+"""
 
 
 @pytest.fixture
@@ -43,7 +52,13 @@ def maintained(cloud: Cloud) -> None:
 
 
 def test_what_ovn_lost(cloud: Cloud, api: Api, tmp_path: Path, story: Story, made: Made) -> None:
-    operator = Operator(cloud, tmp_path)
+    secret = tmp_path / "password"
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    cloud.sql("", RIGHTS)
+    operator = Operator(
+        cloud, tmp_path, **{"write.database": {"user": "cloudfsck_write", "password_file": str(secret)}}
+    )
     northbound.lost(cloud, made)
     story.made()
     lost = {
@@ -56,17 +71,21 @@ def test_what_ovn_lost(cloud: Cloud, api: Api, tmp_path: Path, story: Story, mad
     for check in lost:
         story.fired(check)
     assert oracles.disagreements(cloud) != []
-    for finding in operator("check").data["findings"]:
-        person.types_sql(cloud, "neutron", finding["commands"])
+    (group,) = (one for one in operator("check").data["findings"] if one["key"] == made.security_group)
+    person.types_sql(cloud, "neutron", group["commands"])
+    operator("repair", "--yes").came_to(1, dict.fromkeys((made.port, made.other, made.interface), "done"))
+    clean(operator)
     maintained(cloud)
     clean(operator)
     story.repaired("Neutron's maintenance makes it again, once its note says that it never got there")
     assert oracles.disagreements(cloud) == []
+    # Of a router whose ports are lost with it, what hangs on it comes after it.
     northbound.ovn(cloud, "lr-del", f"neutron-{made.router}")
     assert operator.proven() == {"ovn-router-missing": {made.router}}
     story.fired("ovn-router-missing")
-    (finding,) = operator("check").data["findings"]
-    person.types_line(cloud, "neutron", finding["commands"], "UPDATE")
+    operator("repair", "--yes").came_to(1, {made.router: "done"})
+    maintained(cloud)
+    operator("repair", "--yes").came_to(1, {made.interface: "done"})
     maintained(cloud)
     clean(operator)
     assert oracles.disagreements(cloud) == []
@@ -81,6 +100,7 @@ def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> 
     story.made()
     group = f"pg_{made.security_group.replace('-', '_')}"
     switches = {f"neutron-{made.network}", f"neutron-{made.other}"}
+    options = northbound.dhcp_options(cloud, made.subnet)
     port, interface, router = made.port, f"lrp-{made.interface}", f"neutron-{made.router}"
     kept = {
         "ovn-port-left": {port, made.interface},
@@ -88,6 +108,7 @@ def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> 
         "ovn-router-left": {router},
         "ovn-router-port-left": {interface},
         "ovn-port-group-left": {group},
+        "ovn-dhcp-options-left": {options},
     }
     assert operator.proven() == kept
     for check in kept:
@@ -102,7 +123,7 @@ def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> 
     (finding,) = (one for one in operator("check").data["findings"] if one["key"] == made.interface)
     assert finding["by_hand"] == "it is no server's port"
     northbound.types(cloud, finding["commands"], "lsp-del")
-    operator("repair", "--yes").came_to(1, dict.fromkeys((router, group, f"neutron-{made.network}"), "done"))
+    operator("repair", "--yes").came_to(1, dict.fromkeys((router, group, options, f"neutron-{made.network}"), "done"))
     clean(operator)
     story.repaired("deleted from OVN under the whole row as it was read, what hangs on a thing before it")
     assert oracles.disagreements(cloud) == []
