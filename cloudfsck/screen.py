@@ -184,6 +184,8 @@ LINES: tuple[Line, ...] = (
          "floating fixed_ip_address? fixed_port_id? status", plus={"floating": "t.id"}, of=_NET),
     Line("port", "ovn_switch_ports", "{state}", "", "name switch revision?",
          plus={"state": "CASE WHEN t.up THEN 'up' ELSE 'down' END"}, always="port", of=_NET),
+    Line("NAT rule", "ovn_nats", "{external_ip}", "", "port logical_ip router revision?", plus=_other("port", "port"),
+         of=_NET),
     Line("port", "nsx_objects", "{id}", "changed", "of path revision? attachment? protected?",
          plus={"of": "CASE WHEN t.neutron <> t.id THEN 'port ' || t.neutron END"}, where="t.kind = 'port'",
          always="port", of=_NET),

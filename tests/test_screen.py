@@ -596,8 +596,15 @@ def test_the_ports_of_a_server_stand_beside_its_other_places() -> None:
                             p-1      10.0.0.1    n-1
     neutron_floating_ips    id   floating_ip_address  fixed_port_id  fixed_ip_address  status  revision_number  created_at  updated_at
                             f-1  192.0.2.1            p-1            10.0.0.1          DOWN    2                -9d         -9d
+    ovn_nats                uuid  router       type           external_ip  logical_ip  floating_ip  port  revision
+                            f-1   neutron-r-1  dnat_and_snat  192.0.2.1    10.0.0.1    f-1          p-1   2
+                            u-2   neutron-r-1  dnat_and_snat  192.0.2.2    10.0.0.2    f-2          p-2   2
 """  # noqa: E501
     view = look(world, known=of("neutron-port-of-deleted-server"))
+    (block,) = [block for block in view.blocks if block.title == "OVN's northbound database"]
+    assert [(line.says, ", ".join(line.more)) for line in block.lines] == [
+        ("192.0.2.1", "port p-1, logical_ip 10.0.0.1, router neutron-r-1, revision 2")
+    ]
     (block,) = [block for block in view.blocks if block.title == "Neutron's database"]
     assert [(line.label, line.says, ", ".join(line.more)) for line in block.lines] == [
         ("port", "DOWN", "port p-1, mac_address fa:01, device_owner compute:nova"),
@@ -613,7 +620,7 @@ def test_the_ports_of_a_server_stand_beside_its_other_places() -> None:
         ("cell cell1", [("row", "deleted")]),
         ("Neutron's database",
          [("port", "DOWN"), ("binding", "ACTIVE"), ("address", "10.0.0.1"), ("floating IP", "192.0.2.1")]),
-        ("OVN's northbound database", [("", "no port")]),
+        ("OVN's northbound database", [("NAT rule", "192.0.2.1"), ("", "no port")]),
         ("host c1", [("domain", "running"), ("interface", "tap1")]),
     ]  # fmt: skip
     assert (view.outcome, screen.as_json(view, CHECKS)["port"]) == ("fault", "p-1")

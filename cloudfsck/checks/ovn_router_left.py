@@ -11,10 +11,10 @@ How it comes about
     deleted since, Neutron's lacks what was made since.  Or another Neutron uses the same OVN, and the router is that
     one's.
 What the repair does
-    It deletes one that has no ports, in one transaction that demands that the whole row is as it was read and refers to
-    nothing else: if anything of it has changed, nothing is written.  `undo` puts the same row back.  Nothing in the row
-    says whose Neutron made it, so that only a person decides unless [ovn] of the configuration says that this one uses
-    OVN alone.
+    It deletes one that has no ports and translates nothing, in one transaction that demands that the whole row is as it
+    was read and refers to nothing else: if anything of it has changed, nothing is written.  `undo` puts the same row
+    back.  Nothing in the row says whose Neutron made it, so that only a person decides unless [ovn] of the configuration
+    says that this one uses OVN alone.
 When not to repair
     After Neutron's database was restored: every router made since the backup looks like this, and is needed.  Where
     another Neutron uses this OVN and has not been asked.
@@ -44,7 +44,9 @@ CHECK = Check(
         SELECT o.name AS key, NULL AS server, o.name, o.router, o.uuid AS ovn_row, o.ports, o.revision,
                [o.router] AS also, [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock,
                CASE WHEN NOT a.alone THEN 'another Neutron may use this OVN: alone in [ovn] is to say that none does'
-                    WHEN o.ports > 0 THEN 'it still has ports' END AS by_hand,
+                    WHEN o.ports > 0 THEN 'it still has ports'
+                    WHEN EXISTS (SELECT 1 FROM ovn_nats t WHERE t.router = o.name)
+                    THEN 'it still translates addresses' END AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM ovn_routers o
          CROSS JOIN ovn_settings a
@@ -71,15 +73,18 @@ CHECK = Check(
             """,
             finds=("neutron-r-2", "neutron-r-3")),
         Scenario(
-            "where no other Neutron uses OVN: without ports, and with one", """
+            "where no other Neutron uses OVN: without ports, with one, and with a gateway's NAT rule", """
             hosts cell1      c1
             settings         name       value
                              ovn_alone  1
             ovn_routers      uuid  name         router  ports  revision
                              u-2   neutron-r-2  r-2     0      3
                              u-3   neutron-r-3  r-3     1      3
+                             u-4   neutron-r-4  r-4     0      3
+            ovn_nats         uuid  router       type  external_ip  logical_ip   floating_ip  port  revision
+                             u-14  neutron-r-4  snat  192.0.2.9    10.0.0.0/24  -            -     -
             """,
-            finds=("neutron-r-2", "neutron-r-3"),
+            finds=("neutron-r-2", "neutron-r-3", "neutron-r-4"),
             plans="delete router neutron-r-2 from OVN"),
         Scenario(
             "Neutron has it, or is about to delete it; it is not Neutron's", """
