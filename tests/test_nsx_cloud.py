@@ -134,7 +134,7 @@ class User:
         for name in CHECKS:
             text += f"\n[limits.{name}]\ncount = 100_000\nshare = 1.0\n"
         for service in ("neutron", "keystone"):
-            text += f'\n[{service}]\ndatabase = "sqlite:///{folder}/{service}.sqlite"\n'
+            text = text.replace(f"{self.configuration.parent}/databases/{service}.sqlite", f"{folder}/{service}.sqlite")
         for section in ("nsx", "write.nsx"):
             text += f'\n[{section}]\nmanagers = {json.dumps(nsx.urls)}\nuser = "admin"\npassword_env = "NSX_PASSWORD"\n'
             text += "rate = 100_000\n"
