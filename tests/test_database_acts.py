@@ -29,6 +29,7 @@ from cloudfsck.sources import Sources
 from cloudfsck.sources.database import Database, Login, Reading
 from cloudfsck.state import Lease, State
 from tests.bed import MariaDB, PostgreSQL
+from tests.bed import ovn as ovn_bed
 from tests.bed.databases import Account
 from tests.real_cloud import ROOT, Ran
 
@@ -679,6 +680,64 @@ def test_found_repaired_clean_taken_back_and_found_again(cloud: Cloud) -> None:
     cloud.run("undo", "--yes", journal.runs(cloud.folder / "state")[-1]).came_to(1, {FAULT[1]: "done"})
     assert cloud.row() == before
     assert cloud.run("check").found("proven") == {FAULT}
+
+
+@pytest.mark.real
+def test_what_ovn_has_lost_is_had_made_and_taken_back(cloud: Cloud, tmp_path: Path) -> None:
+    """From Neutron's database on a real MariaDB and OVN's on a real server; here nobody maintains."""
+    net, port = "aaaaaaaa-0000-4000-8000-000000000001", "11111111-0000-4000-8000-000000000000"
+    cloud.server.create("neutron")
+    tables_of = {table.origin: table for table in tables.TABLES if table.per == "neutron"}
+    made = {origin: dict.fromkeys(column.name for column in table.asked) for origin, table in tables_of.items()}
+    kinds = {column.name: column.type for table in tables_of.values() for column in table.asked}
+    for origin, columns in made.items():
+        if tables_of[origin].joined:
+            for moved in ("created_at", "updated_at", "revision_number"):
+                columns.pop(moved)
+            columns[tables.STANDARD] = None
+        told = ", ".join(f"`{name}` {_TYPES.get(kinds.get(name, 'BIGINT'), 'text')}" for name in columns)
+        if origin != "ovn_revision_numbers":
+            cloud.server.execute("neutron", f"CREATE TABLE {origin} ({told})")
+    for sql in _NEUTRON:
+        cloud.server.execute("neutron", sql)
+    for right in (f"SELECT ({_NOTES}), UPDATE (revision_number, updated_at) ON neutron.ovn_revision_numbers",
+                  "SELECT (id, revision_number) ON neutron.standardattributes"):  # fmt: skip
+        cloud.server.execute("neutron", f"GRANT {right} TO {WRITER.user}")
+    old = "2026-01-05 10:00:00"
+    for number, kind in ((5, "ports"), (6, "networks")):
+        cloud.insert("neutron", "standardattributes", id=number, resource_type=kind, created_at=old, updated_at=old,
+                     revision_number=4)  # fmt: skip
+    cloud.insert("neutron", "networks", id=net, project_id="p", name="net0", status="ACTIVE", standard_attr_id=6)
+    cloud.insert("neutron", "ports", id=port, project_id="p", name="", network_id=net, mac_address="fa:16:3e:00:00:00",
+                 status="DOWN", device_owner="", device_id="", standard_attr_id=5)  # fmt: skip
+    cloud.insert("neutron", "ovn_revision_numbers", standard_attr_id=5, resource_uuid=port, resource_type="ports",
+                 revision_number=4, created_at=old, updated_at=old)  # fmt: skip
+
+    def note() -> list[tuple[Any, ...]]:
+        return cloud.server.execute("neutron", "SELECT revision_number, updated_at FROM ovn_revision_numbers")
+
+    with ovn_bed.Northbound(tmp_path / "nb") as northbound:
+        northbound.fill(f"neutron-{net}", 0)
+        neutron = f'[neutron]\ndatabase = "mysql://127.0.0.1:{cloud.server.port}/neutron"\n'
+        text = cloud.path.read_text().replace(
+            "[read.database]", f'{neutron}[ovn]\nnorthbound = ["{northbound.tcp}"]\n[read.database]'
+        )  # noqa: E501
+        cloud.path.write_text(text)
+        before = note()
+        fault = ("ovn-port-missing", port)
+        for _ in range(2):
+            ran = cloud.run("check")
+        assert fault in ran.found("proven"), (ran.out, ran.err)
+        ran = cloud.run("repair", "--yes")
+        assert ran.outcomes[port] == "done", (ran.out, ran.err)
+        ((revision, at),) = note()
+        assert (revision, at > before[0][1]) == (-1, True)
+        ran = cloud.run("check")
+        assert fault not in ran.found("proven", "seen", "unproven"), (ran.out, ran.err)
+        ran = cloud.run("undo", "--yes", journal.runs(cloud.folder / "state")[-1])
+        assert ran.outcomes[port] == "done", (ran.out, ran.err)
+        assert note() == before
+        assert fault in cloud.run("check").found("proven")
 
 
 @pytest.mark.real
