@@ -128,18 +128,25 @@ def kept(cloud: Cloud, made: Made) -> None:
         deleted_by_hand(cloud, resource, kind, noted=False)
 
 
+def aged(cloud: Cloud, resource: str, kind: str) -> None:
+    """Two hours go by for something of Neutron's and for its note of it: the one thing that time would have done."""
+    cloud.sql(
+        "neutron",
+        f"UPDATE standardattributes s JOIN {TABLES[kind]} t ON t.standard_attr_id = s.id"
+        " JOIN ovn_revision_numbers r ON r.standard_attr_id = s.id"
+        " SET s.created_at = s.created_at - INTERVAL 2 HOUR, s.updated_at = s.updated_at - INTERVAL 2 HOUR,"
+        " r.created_at = r.created_at - INTERVAL 2 HOUR, r.updated_at = r.updated_at - INTERVAL 2 HOUR"
+        f" WHERE t.id = '{resource}'",
+    )
+
+
 def status_lost(cloud: Cloud, api: Api, host: str, name: str) -> ports.Left:
-    """Neutron did not hear that a port is up, and that was two hours ago: the one thing that time would have done."""
+    """Neutron did not hear that a port is up, and that was two hours ago."""
     server = booted(api, name, host)
     (port,) = (one["id"] for one in ports.ports(api, server))
     ports.becomes(api, port, "ACTIVE")
     cloud.sql("neutron", f"UPDATE ports SET status = 'DOWN' WHERE id = '{port}'")
-    cloud.sql(
-        "neutron",
-        "UPDATE standardattributes s JOIN ports p ON p.standard_attr_id = s.id SET"
-        " s.created_at = s.created_at - INTERVAL 2 HOUR, s.updated_at = s.updated_at - INTERVAL 2 HOUR"
-        f" WHERE p.id = '{port}'",
-    )
+    aged(cloud, port, "ports")
     return ports.Left(server, port)
 
 
@@ -160,9 +167,10 @@ def dhcp_options(cloud: Cloud, subnet: str) -> str:
     return ovn(cloud, "--bare", "--columns=_uuid", "find", "DHCP_Options", f"external_ids:subnet_id={subnet}")
 
 
-def older(cloud: Cloud, table: str, name: str) -> None:
-    """OVN's row is as of an older backup: its revision is the one before the first."""
-    ovn(cloud, "set", table, name, 'external_ids:"neutron:revision_number"=0')
+def older(cloud: Cloud, network: str) -> None:
+    """OVN's switch is as of an older backup: its revision is the one before the first; that was two hours ago."""
+    ovn(cloud, "set", "Logical_Switch", f"neutron-{network}", 'external_ids:"neutron:revision_number"=0')
+    aged(cloud, network, "networks")
 
 
 def moved(cloud: Cloud, port: str, switch: str) -> None:

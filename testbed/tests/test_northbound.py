@@ -95,7 +95,6 @@ def test_what_ovn_lost(cloud: Cloud, api: Api, tmp_path: Path, story: Story, mad
 def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> None:
     operator = Operator(cloud, tmp_path, **WRITES)
     made, beside = northbound.made(api), northbound.made(api)
-    before = northbound.rows(cloud, beside)
     northbound.kept(cloud, made)
     story.made()
     group = f"pg_{made.security_group.replace('-', '_')}"
@@ -114,6 +113,7 @@ def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> 
     for check in kept:
         story.fired(check)
     assert oracles.disagreements(cloud) != []
+    before = northbound.rows(cloud, beside)
     # Nothing in OVN says whose Neutron made it: without a word of ours that nobody else is there, it is a person's.
     repaired = operator("repair", "--yes")
     assert repaired.outcomes == {}, repaired.out
@@ -135,7 +135,7 @@ def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> 
 def test_what_differs_in_ovn(cloud: Cloud, api: Api, tmp_path: Path, story: Story, made: Made) -> None:
     operator = Operator(cloud, tmp_path)
     deaf = northbound.status_lost(cloud, api, "compute1", "port-6")
-    northbound.older(cloud, "Logical_Switch", f"neutron-{made.network}")
+    northbound.older(cloud, made.network)
     northbound.moved(cloud, made.port, f"neutron-{made.other}")
     die(cloud.controller, MAINTENANCE)
     gone = ports.own(api)
