@@ -442,24 +442,29 @@ SELECT i.backend, i.pool, i.name AS image, i.volume, max(n.deleted_at) AS delete
  GROUP BY i.backend, i.pool, i.name, i.volume
 HAVING bool_and(coalesce(n.deleted, FALSE));
 
--- Ports that are a server's, by Neutron, with their one active binding.
-CREATE VIEW server_ports AS
+-- Ports with their one active binding; `server` is one only where a server has the port.
+CREATE VIEW bound_ports AS
 SELECT p.id AS port, p.device_id AS server, p.project_id AS project, p.name, p.network_id AS network, p.mac_address AS mac,
        p.status, p.device_owner, p.revision_number AS revision, p.standard_attr_id, p.created_at, p.updated_at,
        greatest(p.created_at, p.updated_at) AS changed, b.host AS bound_to, b.vif_type
   FROM neutron_ports p
-  LEFT JOIN neutron_port_bindings b ON b.port_id = p.id AND b.status = 'ACTIVE'
- WHERE starts_with(p.device_owner, 'compute:');
+  LEFT JOIN neutron_port_bindings b ON b.port_id = p.id AND b.status = 'ACTIVE';
+
+-- Those that are a server's, by Neutron.
+CREATE VIEW server_ports AS
+SELECT p.* FROM bound_ports p WHERE starts_with(p.device_owner, 'compute:');
 
 -- Ports of servers that Nova deleted, but for those that somebody may still take care of: Nova is at the server, or
--- nova-compute will be.
+-- nova-compute will be.  A port that Nova has just made has the server's UUID, and no owner yet
+-- (nova/network/neutron.py: _create_port_minimal).
 CREATE VIEW ports_of_gone_servers AS
 SELECT p.port, p.server, p.project, p.name, p.network, p.mac, p.status, p.device_owner, p.revision, p.standard_attr_id,
        p.created_at, p.updated_at, p.changed, p.bound_to, p.vif_type,
        g.name AS server_name, g.deleted_at, g.cell, g.host AS last_host
-  FROM server_ports p
+  FROM bound_ports p
   JOIN gone_servers g ON g.server = p.server
- WHERE NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = p.server)
+ WHERE (starts_with(p.device_owner, 'compute:') OR coalesce(p.device_owner, '') = '')
+   AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = p.server)
    AND NOT EXISTS (SELECT 1 FROM unfinished_deletions f WHERE f.server = p.server)
    AND NOT EXISTS (SELECT 1 FROM compute_services c WHERE c.host = g.host AND c.just_down);
 

@@ -40,7 +40,7 @@ class Delete:
     @classmethod
     def of(cls, row: Row) -> Delete:
         """From a row with server, port, device_owner, bound_to and revision."""
-        return cls(row["server"], row["port"], row["device_owner"], row["bound_to"] or "", row["revision"])
+        return cls(row["server"], row["port"], row["device_owner"] or "", row["bound_to"] or "", row["revision"])
 
     @property
     def also(self) -> frozenset[str]:
@@ -344,7 +344,7 @@ def _there(db: Any, act: Delete | DeleteDhcp | Unbind | Rebind, device: str, own
     """Raises Moved unless the port is as it was."""
     stands(db, act, act.what, None)
     found = db.execute(
-        "SELECT count(*) FROM neutron_ports WHERE id = $port AND device_id = $device AND device_owner = $owner"
+        "SELECT count(*) FROM neutron_ports WHERE id = $port AND device_id = $device AND coalesce(device_owner, '') = $owner"
         " AND ($revision IS NULL OR revision_number = $revision)",
         {"port": act.port, "device": device, "owner": owner, "revision": act.revision},
     ).fetchone()[0]

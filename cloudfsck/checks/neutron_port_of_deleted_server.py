@@ -5,7 +5,9 @@ Why it matters
     subnets cannot be deleted while it is there.  A port that its owner made himself cannot be given to another server.
 How it comes about
     Neutron did not answer while the server was deleted (nova/compute/manager.py: _try_deallocate_network gives up after
-    three attempts, and the server is in ERROR, or deleted by nova-api alone); or the server's rows were deleted by hand.
+    three attempts, and the server is in ERROR, or deleted by nova-api alone); or it answered a nova-compute that was dead
+    by then, and made the port of a build when the server was gone (`device_owner` is empty then); or the server's rows
+    were deleted by hand.
 What the repair does
     As Nova itself would have (nova/network/neutron.py: deallocate_for_instance), through Neutron's API and with the
     revision that was seen: a port that Nova made is deleted; any other is taken from the server and stays its owner's,
@@ -95,6 +97,7 @@ CHECK = Check(
                              p-5   compute:None  s-5        DOWN    -     n-1         fa:05        5                 4                -9d         -9d
                              p-6   compute:nova  s-6        DOWN    -     n-1         fa:06        6                 4                -9d         -9d
                              p-7   compute:nova  s-7        DOWN    -     n-1         fa:07        7                 4                -9d         -9d
+                             p-71  -             s-7        DOWN    -     n-1         fa:71        71                1                -9d         -
             neutron_port_bindings  port_id  host  status    vif_type
                                    p-1      c1    ACTIVE    ovs
                                    p-1      c2    INACTIVE  ovs
@@ -110,7 +113,7 @@ CHECK = Check(
             neutron_tags     standard_attr_id  tag
                              45                keep
             """,
-            finds=("p-1", "p-2", "p-3", "p-4", "p-41", "p-42", "p-43", "p-44", "p-45", "p-5", "p-6", "p-7"),
+            finds=("p-1", "p-2", "p-3", "p-4", "p-41", "p-42", "p-43", "p-44", "p-45", "p-5", "p-6", "p-7", "p-71"),
             plans="""
             delete port p-1 of server s-1
             unbind port p-2 from server s-2; it stays its owner's, with its addresses
@@ -124,6 +127,7 @@ CHECK = Check(
             unbind port p-5 from server s-5; it stays its owner's, with its addresses
             unbind port p-6 from server s-6; it stays its owner's, with its addresses
             unbind port p-7 from server s-7; it stays its owner's, with its addresses
+            unbind port p-71 from server s-7; it stays its owner's, with its addresses
             """),
         Scenario(
             "a guest or Open vSwitch has it, by the port or by its address; or it is up; or without a revision", """

@@ -16,7 +16,6 @@ from testbed.northbound import Made
 from testbed.operator import Operator
 from testbed.story import Story
 
-MAINTENANCE = "neutron-ovn-maintenance-worker"
 WRITES: Mapping[str, Mapping[str, Any]] = {"write.ovn": {"northbound": [*northbound.REMOTES]}}
 
 
@@ -45,8 +44,8 @@ def clean(operator: Operator) -> None:
 def maintained(cloud: Cloud) -> None:
     """Neutron's maintenance begins anew, which is when it looks first, and finds nothing more to do; it looks at
     nothing that was made within the last minute (neutron/db/ovn_revision_numbers_db.py: INCONSISTENCIES_OLDER_THAN)."""
-    die(cloud.controller, MAINTENANCE)
-    cloud.start(MAINTENANCE)
+    die(cloud.controller, ports.MAINTENANCE)
+    cloud.start(ports.MAINTENANCE)
     open_ = "SELECT count(*) FROM ovn_revision_numbers WHERE revision_number < 0 OR standard_attr_id IS NULL"
     until("Neutron's maintenance is done", lambda: cloud.sql("neutron", open_) == [["0"]], 400)
 
@@ -137,7 +136,7 @@ def test_what_differs_in_ovn(cloud: Cloud, api: Api, tmp_path: Path, story: Stor
     deaf = northbound.status_lost(cloud, api, "compute1", "port-6")
     northbound.older(cloud, made.network)
     northbound.moved(cloud, made.port, f"neutron-{made.other}")
-    die(cloud.controller, MAINTENANCE)
+    die(cloud.controller, ports.MAINTENANCE)
     gone = ports.own(api)
     northbound.deleted_by_hand(cloud, gone, "ports", noted=True)
     story.made()

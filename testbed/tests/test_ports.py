@@ -70,23 +70,24 @@ def test_a_port_of_a_server_that_never_came_to_be(
     cloud: Cloud, api: Api, administrator: Operator, story: Story, look_alikes: LookAlikes
 ) -> None:
     before = look_alikes.now(api)
-    left = ports.made_too_late(cloud, api, "compute1", "port-7")
-    story.made()
-    assert administrator.proven() == {OF_DELETED: {left.port}}
-    story.fired(OF_DELETED)
-    leftovers.nova_compute_returns(cloud, api, "compute1")
+    (purged,) = ports.deleted_in_the_database(cloud, api, "compute1", "port-9")
     leftovers.archive(cloud)
     leftovers.purge(cloud)
-    # Nova has never heard of such a server now: nothing proves whose it was, and no program touches it.
-    assert administrator.proven() == {OF_UNKNOWN: {left.port}}
+    left = ports.made_too_late(cloud, api, "compute1", "port-7")
+    story.made()
+    # Of the one that is purged Nova has never heard: nothing proves whose it was, and no program touches it.
+    assert administrator.proven() == {OF_DELETED: {left.port}, OF_UNKNOWN: {purged.port}}
+    story.fired(OF_DELETED)
     story.fired(OF_UNKNOWN)
-    administrator("repair", "--yes").came_to(4, {})
+    administrator("repair", "--yes").came_to(5, {left.port: "done"})
+    assert ports.show(api, left.port)["device_id"] == ""
     (finding,) = administrator("check").data["findings"]
     person.types(cloud, finding["commands"], "openstack port unset")
     clean(administrator)
-    story.repaired("taken from the server that is unknown, by what the finding says; it keeps its address")
-    assert ports.show(api, left.port)["device_id"] == ""
-    api.call("network", "DELETE", f"/ports/{left.port}")
+    story.repaired("taken from the server, of the unknown one by what the finding says; both keep their addresses")
+    assert (ports.show(api, purged.port)["device_id"], ports.show(api, purged.port)["device_owner"]) == ("", "")
+    for port in (left.port, purged.port):
+        api.call("network", "DELETE", f"/ports/{port}")
     assert look_alikes.now(api) == before
     assert oracles.disagreements(cloud) == []
     story.agreed("OVN's synchronisation; a user's, keepalived's, a trunk's, a load balancer's ports are as they were")
