@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from cloudfsck import journal, plan, proof
@@ -54,8 +55,7 @@ def apply(made: plan.Plan, checks: Mapping[str, Check], config: Config, state: S
         freeze_broken_off(state)
         book = Journal(state.folder, state.new_run(), {"plan": made.run, "purge": made.purge, "fence": lease.fence})
         try:
-            for start in range(0, len(made.entries), BATCH):
-                batch = made.entries[start : start + BATCH]
+            for batch in _batches(made.entries):
                 whys = _gate(batch, checks, config, state, means, made.purge) if len(batch) > 1 else {}
                 for entry in batch:
                     # However long ago that was: what it lets through is read again right before its act.
@@ -67,6 +67,14 @@ def apply(made: plan.Plan, checks: Mapping[str, Check], config: Config, state: S
                     yield from _act(entry, book, lease, state, means)
         finally:
             book.close()
+
+
+def _batches(entries: Sequence[plan.Entry]) -> Iterator[Sequence[plan.Entry]]:
+    """What one gate looks at together: never what is only found once others are gone, with those."""
+    for _, some in groupby(entries, lambda entry: plan.turn(entry.act)):
+        same = list(some)
+        for start in range(0, len(same), BATCH):
+            yield same[start : start + BATCH]
 
 
 def undo(entries: Sequence[journal.Entry], state: State, means: Means, *, named: bool = False) -> Iterator[Done]:
