@@ -7,9 +7,9 @@ plans: an act that the checks would not plan now, on a fresh reading, is not don
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from cloudfsck import journal, plan, proof
@@ -20,9 +20,8 @@ from cloudfsck.proof import Prove
 from cloudfsck.snapshot import Snapshot
 from cloudfsck.state import Lease, State, utcnow
 
-#: Acts that one gate lets through together, and for how long.
+#: Acts that one gate looks at together, so that what has moved since the plan costs no readings of its own.
 BATCH = 25
-GATE_LASTS = 60.0
 
 #: How long an object is left alone when what became of an act on it is not known: longer than a program of ours lives.
 FREEZE = dt.timedelta(minutes=15)
@@ -56,21 +55,26 @@ def apply(made: plan.Plan, checks: Mapping[str, Check], config: Config, state: S
         freeze_broken_off(state)
         book = Journal(state.folder, state.new_run(), {"plan": made.run, "purge": made.purge, "fence": lease.fence})
         try:
-            for start in range(0, len(made.entries), BATCH):
-                batch = made.entries[start : start + BATCH]
-                passed: dict[int, str] = {}
-                opened = -GATE_LASTS
-                for place, entry in enumerate(batch):
-                    if time.monotonic() - opened >= GATE_LASTS:
-                        passed = _gate(batch[place:], checks, config, state, means, made.purge)
-                        opened = time.monotonic()
-                    why = passed[entry.number] or _gate([entry], checks, config, state, means, made.purge)[entry.number]
+            for batch in _batches(made.entries):
+                whys = _gate(batch, checks, config, state, means, made.purge) if len(batch) > 1 else {}
+                for entry in batch:
+                    # However long ago that was: what it lets through is read again right before its act.
+                    why = whys.get(entry.number)
+                    why = why or _gate([entry], checks, config, state, means, made.purge)[entry.number]
                     if why:
                         yield Done(entry, "moved", why)
                         continue
                     yield from _act(entry, book, lease, state, means)
         finally:
             book.close()
+
+
+def _batches(entries: Sequence[plan.Entry]) -> Iterator[Sequence[plan.Entry]]:
+    """What one gate looks at together: never what is only found once others are gone, with those."""
+    for _, some in groupby(entries, lambda entry: plan.turn(entry.act)):
+        same = list(some)
+        for start in range(0, len(same), BATCH):
+            yield same[start : start + BATCH]
 
 
 def undo(entries: Sequence[journal.Entry], state: State, means: Means, *, named: bool = False) -> Iterator[Done]:

@@ -87,6 +87,10 @@ def read(folder: Path, run: str) -> list[Entry]:
     if run not in runs(folder):
         known = ", ".join(runs(folder)[-3:]) or "none yet"
         raise Trouble(f"there is no run {run}; the last ones are: {known}")
+    return _entries(folder, run, _undone(folder))
+
+
+def _entries(folder: Path, run: str, undone: Mapping[str, str]) -> list[Entry]:
     path = folder / "journal" / f"{run}.jsonl"
     begun: dict[int, dict[str, Any]] = {}
     ended: dict[int, dict[str, Any]] = {}
@@ -95,7 +99,6 @@ def read(folder: Path, run: str) -> list[Entry]:
             begun[event["n"]] = event
         elif event["event"] in ENDS:
             ended[event["n"]] = event
-    undone = _undone(folder)
     try:
         return [
             Entry(
@@ -111,8 +114,8 @@ def read(folder: Path, run: str) -> list[Entry]:
 
 def broken_off(folder: Path) -> Iterator[Entry]:
     """Acts that began and of which no end was written: the machine or the program died in the midst of them."""
-    for run in runs(folder):
-        yield from (entry for entry in read(folder, run) if entry.outcome is None)
+    for run in runs(folder):  # what was taken back has ended, so who took back what need not be known
+        yield from (entry for entry in _entries(folder, run, {}) if entry.outcome is None)
 
 
 def settle(folder: Path, entry: Entry) -> None:

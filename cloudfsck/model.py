@@ -172,6 +172,9 @@ ALSO = "also"
 #: Another, which a query that reads a storage backend's tables must have.
 BACKENDS = "backends"
 
+#: Another that a query may do without.
+AFTER = "after"
+
 
 @dataclass(frozen=True)
 class Check:
@@ -185,6 +188,8 @@ class Check:
     since       when the fault began, by the date of the object itself; NULL: since we first saw it
     clock       whose clock wrote that date: 'cell:<name>' or 'host:<name>'
     by_hand     why no program may repair this row; NULL: one may
+    after       where nothing but what is below it speaks against a repair, that: a plan that takes all of it away goes
+                on to this row, which then is read again like any other; it may be left out
     rung        where on its ladder the object stands because we put it there; NULL: nowhere, it is a fault
     rung_since  since when
 
@@ -237,8 +242,13 @@ class Finding:
         return frozenset(self.row.get(BACKENDS) or ())
 
     @property
+    def after(self) -> frozenset[str]:
+        """What has to be gone before it is repaired."""
+        return frozenset(self.row.get(AFTER) or ())
+
+    @property
     def evidence(self) -> dict[str, Any]:
-        return {name: value for name, value in self.row.items() if name not in (*GIVEN, ALSO, BACKENDS)}
+        return {name: value for name, value in self.row.items() if name not in (*GIVEN, ALSO, BACKENDS, AFTER)}
 
 
 @dataclass(frozen=True)

@@ -85,42 +85,53 @@ def make(
     """What `repair` would do, or with `purge` what `purge` would: the last rungs, which destroy."""
     wanted: list[tuple[Finding, Act]] = []
     left: list[LeftOut] = []
-    for finding in verdict.findings:
-        held = finding.state == "held"
-        if held and (finding.check, finding.key) not in verdict.due:
-            if finding.why:
-                left.append(LeftOut(finding.check, finding.key, finding.why))
-            continue
-        why = _why_not(finding, keeps, tags, frozen)
+    waiting: list[Finding] = []
+
+    def want(finding: Finding, why: str) -> None:
+        """Take the acts that repair a finding, unless there is a reason why not."""
         repair = checks[finding.check].repair
-        steps = list(repair(finding.row)) if not why and repair is not None else []
-        for act in steps:
+        for act in repair(finding.row) if not why and repair is not None else ():
             if act.destroys != purge:
-                why = "" if purge or held else "only purge does this"
+                why = "" if purge or finding.state == "held" else "only purge does this"
             elif first_reading and act.undoing != "exact":
                 why = "before the whole cloud was read twice, only what can be undone exactly is done"
             else:
                 wanted.append((finding, act))
         if why:
             left.append(LeftOut(finding.check, finding.key, why))
-    wanted.sort(key=lambda pair: _turn(pair[1]))
-    entries: list[Entry] = []
+
+    for finding in verdict.findings:
+        if finding.state == "held" and (finding.check, finding.key) not in verdict.due:
+            if finding.why:
+                left.append(LeftOut(finding.check, finding.key, finding.why))
+        elif finding.after and finding.state == "proven":
+            waiting.append(finding)
+        else:
+            want(finding, _why_not(finding, keeps, tags, frozen))
+    going = {one for _, act in wanted for one in act.also}
+    for finding in waiting:
+        why = kept_or_frozen(finding, keeps, tags, frozen)
+        want(finding, why if why or finding.after <= going else _why_not(finding, keeps, tags, frozen))
+    wanted.sort(key=lambda pair: (turn(pair[1]), pair[1].host, pair[1].server))
+    acts_of: dict[Act, Finding] = {}
     for finding, act in wanted:
-        if act not in (entry.act for entry in entries):
-            hosts = finding.row["hosts"]
-            entries.append(Entry(
-                len(entries) + 1, finding.check, finding.key, finding.risk, act,
-                None if hosts is None else tuple(hosts), tuple(sorted(finding.also)),
-            ))  # fmt: skip
+        acts_of.setdefault(act, finding)
+    entries = [
+        Entry(
+            number, finding.check, finding.key, checks[finding.check].risk, act,
+            None if finding.row["hosts"] is None else tuple(finding.row["hosts"]), tuple(sorted(finding.also)),
+        )
+        for number, (act, finding) in enumerate(acts_of.items(), start=1)
+    ]  # fmt: skip
     if verdict.stops:
         left = [LeftOut(entry.check, entry.key, verdict.stops[0]) for entry in entries] + left
         entries = []
     return Plan(cloud, f"{utcnow()}Z", verdict.run, purge, tuple(entries), tuple(left), verdict.stops)
 
 
-def _turn(act: Act) -> tuple[int, int, str, str]:
+def turn(act: Act) -> tuple[int, int]:
     """What is sent before what; of one system an act may say more: what is below something goes before it."""
-    return _ORDER.index(act.kind.split(".")[0]), getattr(act, "turn", 0), act.host, act.server
+    return _ORDER.index(act.kind.split(".")[0]), getattr(act, "turn", 0)
 
 
 def _why_not(

@@ -173,15 +173,20 @@ def reread(findings: Sequence[Finding], checks: Mapping[str, Check], prove: Prov
 
 
 def scope(findings: Iterable[Finding]) -> Scope:
-    """Everything that could accuse or acquit these findings."""
+    """Everything that could accuse or acquit these findings.
+
+    What is no server's is asked for by what it names: whatever else is no server's, as a port that nothing has, says
+    nothing of it, and there may be many.
+    """
     findings = list(findings)
+    servers = frozenset(finding.server for finding in findings if finding.server or not finding.also)
     hosts: frozenset[str] | None = frozenset()
     for finding in findings:
         named = finding.row["hosts"]
         hosts = None if named is None or hosts is None else hosts | frozenset(named)
     also = frozenset(one for finding in findings for one in finding.also)
     backends = frozenset(one for finding in findings for one in finding.backends)
-    return Scope(frozenset(finding.server for finding in findings), hosts, also, backends)
+    return Scope(servers, hosts, also, backends)
 
 
 def unsettled(finding: Finding, check: Check, config: Config, clocks: Mapping[str, dt.datetime]) -> str:

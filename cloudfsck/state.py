@@ -114,7 +114,7 @@ _LEASE = Table(
 _FROZEN = Table(
     "frozen", _META,
     Column("host", String(255), primary_key=True),
-    Column("server", String(64), primary_key=True),
+    Column("server", String(255), primary_key=True),
     Column("until", DateTime, nullable=False),
     Column("why", Text, nullable=False),
 )  # fmt: skip

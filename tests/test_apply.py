@@ -467,7 +467,7 @@ def test_only_the_places_of_the_act_are_looked_at_and_asked_for(
     nobody: frozenset[str] = frozenset()
     first, second = (Scope(nobody, nobody, frozenset(also)) for also in ({"v-1", "a-1"}, {"v-2"}))
     assert looked == [(first, "cinder")] * 2 + [(second, "cinder")] * 2
-    assert proved[-1] == Scope(frozenset({""}), None, frozenset({"v-2"}), backends=frozenset())
+    assert proved[-1] == Scope(nobody, None, frozenset({"v-2"}), backends=nobody)
     assert proved[-2].ids == frozenset({"s-1", "v-1", "a-1"})
 
 
@@ -675,3 +675,106 @@ def test_a_kill_at_any_step_sends_nothing_twice_through_an_api(
     cloud.apply(cloud.plan())
     assert len(cloud.sent) == len(set(cloud.sent)) == 2
     assert cloud.faults() == {}
+
+
+# ------------------------------------------------------------------------------------------ what is below others
+
+BELOW = """
+    hosts cell1      c1
+    keystone_projects  id   name
+                       t-1  one
+    nsx_objects  path                           parent               kind     id   thing    neutron  project  plugin  revision
+                 /infra/segments/n-1            -                    segment  n-1  network  n-1      t-1      17      0
+                 /infra/segments/n-1/ports/p-1  /infra/segments/n-1  port     p-1  port     p-1      t-1      17      0
+                 /infra/segments/n-1/ports/p-2  /infra/segments/n-1  port     p-2  port     p-2      t-1      17      0
+"""  # noqa: E501
+PORT, SEGMENT = "nsx-port-left", "nsx-segment-left"
+PORTS = ["/infra/segments/n-1/ports/p-1", "/infra/segments/n-1/ports/p-2"]
+
+
+@pytest.fixture
+def stacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """A cloud with what is NSX's alone, read once."""
+    monkeypatch.setattr("tests.tiny.CHECKS", {name: CHECKS[name] for name in (PORT, SEGMENT)})
+    cloud = Cloud(tmp_path, BELOW)
+    cloud.judge()
+    return cloud
+
+
+def planned(cloud: Cloud) -> list[str]:
+    return [entry.key for entry in cloud.plan().entries]
+
+
+def test_what_is_below_something_goes_first_and_that_in_the_same_run(stacked: Cloud) -> None:
+    assert set(stacked.faults().values()) == {"proven"}
+    made = plan.played(stacked.plan(), {name: CHECKS[name] for name in (PORT, SEGMENT)}, stacked.truth)
+    assert [(entry.key, entry.risk) for entry in made.entries] == [
+        (PORTS[0], "ask"), (PORTS[1], "ask"), ("/infra/segments/n-1", "ask")
+    ]  # fmt: skip
+    assert made.leaves == 0
+    assert [outcome for outcome, _ in stacked.apply(made)] == ["done"] * 3
+    assert stacked.faults() == {}
+
+
+def test_what_something_is_left_on_is_left(stacked: Cloud) -> None:
+    stacked.state.keep("id", PORTS[1], "ours", None)
+    assert planned(stacked) == PORTS[:1]
+    assert {one.key: one.why for one in stacked.plan().left_out} == {
+        PORTS[1]: f"kept (id {PORTS[1]}): ours",
+        "/infra/segments/n-1": f"by hand: what is on it goes first: {PORTS[0]}",
+    }
+    stacked.state.unkeep(1)
+    stacked.state.keep("id", "/infra/segments/n-1", "ours", None)
+    assert planned(stacked) == PORTS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO neutron_ports (id) VALUES ('p-2')",
+        "UPDATE nsx_objects SET revision = NULL WHERE id = 'n-1'",
+        "UPDATE nsx_objects SET revision = NULL WHERE id = 'p-2'",
+        "UPDATE nsx_objects SET protected = 'it is NSX''s own' WHERE id = 'p-2'",
+    ],
+)
+def test_what_is_not_to_go_or_has_to_stay_itself_holds_what_is_above_it(stacked: Cloud, change: str) -> None:
+    stacked.truth.db.execute(change)
+    assert set(planned(stacked)) < set(PORTS) or "n-1" in change
+    assert "/infra/segments/n-1" not in planned(stacked)
+
+
+def test_what_comes_below_something_meanwhile_holds_it(stacked: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stacked.plan()
+    given = "path, parent, kind, id, thing, neutron, project, plugin, revision"
+    new = "'/infra/segments/n-1/ports/p-3', '/infra/segments/n-1', 'port', 'p-3', 'port', 'p-3', 't-1', '17', 0"
+
+    def prove(scope: Scope) -> tuple[Snapshot, Snapshot]:
+        if scope.also == {"/infra/segments/n-1", "n-1"}:
+            stacked.truth.db.execute(f"INSERT INTO nsx_objects ({given}) VALUES ({new})")
+        return stacked.copy(), stacked.copy()
+
+    monkeypatch.setattr(stacked, "prove", prove)
+    done = list(apply.apply(made, CHECKS, stacked.config, stacked.state, stacked.means))
+    assert [one.outcome for one in done] == ["done", "done", "moved"]
+    assert done[2].why == f"by hand: what is on it goes first: {PORTS[0][:-1]}3"
+
+
+def test_of_a_plan_that_was_cut_down_no_more_is_done(stacked: Cloud) -> None:
+    made = stacked.plan()
+    made = replace(made, entries=made.entries[1:])
+    assert [outcome for outcome, _ in stacked.apply(made)] == ["done", "moved"]
+
+
+def test_a_gate_looks_at_no_more_than_it_has_to(stacked: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long acts take: at what is gated together, and then at each right before its act."""
+    monkeypatch.setattr("time.monotonic", iter(range(0, 10**9, 3600)).__next__)
+    made = stacked.plan()
+    proved: list[Scope] = []
+
+    def prove(scope: Scope) -> tuple[Snapshot, Snapshot]:
+        proved.append(scope)
+        return stacked.copy(), stacked.copy()
+
+    monkeypatch.setattr(stacked, "prove", prove)
+    stacked.apply(made)
+    assert [len(one.also & {*PORTS, "/infra/segments/n-1"}) for one in proved] == [2, 1, 1, 1]

@@ -528,6 +528,33 @@ def test_a_deletion_without_an_answer_is_looked_at(nsx: Nsx, does: Any) -> None:
     assert nsx.get(f"{PORTS}/{PORT}") is None
 
 
+def test_a_deletion_that_is_done_late_is_done(nsx: Nsx) -> None:
+    network(nsx)
+    delete = act(nsx, f"/{PORTS}/{PORT}")
+    nsx.fault("close", method="DELETE", kind=f"{SEGMENTS}/*/ports/*")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        nsx.remove(f"{PORTS}/{PORT}")  # after it was looked at, and before it is sent again
+
+    assert Controller(settings(nsx), sleep=sleep).send(delete)["was"]["id"] == PORT
+    assert slept == [1]
+
+
+def test_a_deletion_that_cannot_be_sent_again_may_be_done_yet(nsx: Nsx) -> None:
+    network(nsx)
+    delete = act(nsx, f"/{PORTS}/{PORT}")
+    nsx.fault("close", method="DELETE", kind=f"{SEGMENTS}/*/ports/*")
+
+    def sleep(seconds: float) -> None:
+        for manager in nsx.managers:
+            manager.down()
+
+    with pytest.raises(Outcomeless, match=f"NSX did not answer.*{BINDINGS}/{PORT} of it is deleted"):
+        Controller(settings(nsx), sleep=sleep).send(delete)
+
+
 def test_what_becomes_of_a_deletion_may_not_be_known(nsx: Nsx) -> None:
     network(nsx)
     delete = act(nsx, f"/{PORTS}/{PORT}")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cloudfsck import config, scenario
-from cloudfsck.model import Scope
+from cloudfsck import config, proof, scenario
+from cloudfsck.model import Finding, Scope
 from cloudfsck.snapshot import Snapshot
 from tests.tiny import ZOMBIE, Cloud
 
@@ -105,6 +105,17 @@ def test_of_two_guests_started_together_either_may_seem_the_later(tmp_path: Path
 
     cloud.prove = jittering  # type: ignore[method-assign]
     assert cloud.faults() == {"c1/s-1": "proven"}
+
+
+def test_what_is_no_servers_is_asked_for_by_what_it_names() -> None:
+    """Not as all that is no server's, as every port that nothing has."""
+
+    def found(server: str | None, *also: str) -> Finding:
+        return Finding("check", "key", "ask", "seen", {"server": server, "hosts": [], "also": also})
+
+    assert proof.scope([found(None, "v-1")]).ids == {"v-1"}
+    assert proof.scope([found("s-1"), found(None, "v-1")]).ids == {"s-1", "v-1"}
+    assert proof.scope([found(None)]).ids == {""}, "what names nothing rests on what was asked for so"
 
 
 def test_too_many_findings_and_none_is_repaired(cloud: Cloud) -> None:

@@ -146,5 +146,8 @@ def test_a_shared_store_has_one_writer_too(shared: Cloud) -> None:
     assert [keep.pattern for keep in other.keeps()] == ["c1"]
     one.sight([found("a")], frozenset({"some-check"}))
     assert other.seen_today("some-check") == {"a"}
+    port = f"/infra/segments/{'a' * 36}/ports/{'b' * 36}"  # NSX's objects are known by their paths
+    one.freeze("nsx", port, "run-1 was at it", utcnow() + dt.timedelta(minutes=15))
+    assert set(other.frozen()) == {port}
     one.close()
     other.close()

@@ -145,14 +145,18 @@ class Controller:
     def _delete_one(self, path: str, body: Json) -> None:
         ends = self.now() + LASTS
         told = next((query for start, query in _TOLD.items() if path.startswith(start)), None)
+        unheard = False
         while True:
             try:
                 answer = self._cluster.send("DELETE", self._url(path), told)
             except Unheard as error:
+                if not error.sent and unheard:
+                    raise Outcomeless(f"NSX did not answer, and then: {error}") from error
                 if not error.sent:
                     raise Trouble(f"nothing was sent to NSX: {error}") from error
                 answer = Answer(503, {"error_message": str(error)})
-            if answer.status in (200, 204):
+            # What was not answered may have been done after we looked.
+            if answer.status in (200, 204) or (answer.status == _GONE and unheard):
                 return
             if answer.status == _GONE:
                 raise Moved(f"NSX has no {path} any more")
@@ -163,6 +167,7 @@ class Controller:
             # It may have been passed on all the same: what is there now tells.
             if self._is_gone(path, body, answer):
                 return
+            unheard = True
             if self.now() >= ends:
                 raise Trouble(f"NSX cannot delete {path} now: {answer.words}")
             self.sleep(1)

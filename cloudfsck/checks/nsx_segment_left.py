@@ -11,9 +11,9 @@ What the repair does
     to it alone goes before it.  NSX itself refuses while anything refers to it.  By the Policy API `undo` puts the same
     object back under the same id; the Manager API would give it another, so there only the journal has it.
 When not to repair
-    While anything is on it: ports that are left as well go first, and the next run finds it empty.  After Neutron's
-    database was restored: everything made since the backup looks like this, and is needed.  Where another region has a
-    Neutron too, the projects of this Keystone do not tell whose it is, and only a person decides.
+    While anything is on it: only ports that are left as well go first, and then it.  After Neutron's database was
+    restored: everything made since the backup looks like this, and is needed.  Where another region has a Neutron too,
+    the projects of this Keystone do not tell whose it is, and only a person decides.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ CHECK = Check(
     query="""
         SELECT l.path AS key, NULL AS server, l.api, l.path, l.kind, l.name, l.neutron, l.project, l.plugin, l.revision,
                l.created, l.changed, coalesce(b.below, []) AS below,
-               [l.path, l.neutron] AS also,
+               [l.path, l.neutron] AS also, CASE WHEN l.doubt IS NULL THEN b.below END AS after,
                [] AS hosts, [] AS cells, NULL AS since, 'neutron:neutron' AS clock,
                coalesce('what is on it goes first: ' || b.below[1], l.doubt) AS by_hand, NULL AS rung, NULL AS rung_since
           FROM nsx_leftovers l
