@@ -113,9 +113,9 @@ def test_what_is_no_servers_is_asked_for_by_what_it_names() -> None:
     def found(server: str | None, *also: str) -> Finding:
         return Finding("check", "key", "ask", "seen", {"server": server, "hosts": [], "also": also})
 
-    assert proof.scope([found(None, "v-1")]).ids == {"v-1"}
-    assert proof.scope([found("s-1"), found(None, "v-1")]).ids == {"s-1", "v-1"}
-    assert proof.scope([found(None)]).ids == {""}, "what names nothing rests on what was asked for so"
+    assert proof.scope([found(None, "v-1")]).ids == frozenset({"v-1"})
+    assert proof.scope([found("s-1"), found(None, "v-1")]).ids == frozenset({"s-1", "v-1"})
+    assert proof.scope([found(None)]).ids == frozenset({""}), "what names nothing rests on what was asked for so"
 
 
 def test_too_many_findings_and_none_is_repaired(cloud: Cloud) -> None:
