@@ -9,8 +9,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import pytest
 from cloudfsck import checks, tables
 from cloudfsck.sources.nsx import KINDS
 from tests import small
-from tests.bed.nsx import Nsx, tags
+from tests.bed.nsx import Asked, Nsx, Refused, tags
 from tests.real_cloud import Ran
 from tests.test_database import sqlite_database
 
@@ -42,56 +44,89 @@ class Plugin:
     loaded: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     leaked: set[str] = field(default_factory=set)
 
-    def put(self, collection: str, scope: str, table: str | None, id: str, **body: Any) -> str:
-        """An object, and its row in Neutron's table; without one it is a leak."""
-        marks = tags(**{scope: id}, os_project_id=self.project, os_project_name="one", os_api_version="17.0.0")
-        self.loaded.setdefault(collection, []).append({"id": id, "tags": marks, **body})
-        if table is None:
+    def put(self, collection: str, scope: str, id: str, *, of: str = "", known: bool = True, **body: Any) -> str:
+        """An object of what Neutron calls `of`, else by its own id.  What is not known is a leak."""
+        marks = tags(**{scope: of or id}, os_project_id=self.project, os_project_name="one", os_api_version="17.0.0")
+        self.below(collection, id, tags=marks, **body)
+        if not known:
             self.leaked.add(f"/{collection}/{id}")
-        else:
-            self.rows.setdefault(table, []).append({"id": id, "project_id": self.project})
         return id
 
-    def network(self, ports: int, leaked_ports: int = 0, known: bool = True) -> str:
-        net = self.put("infra/segments", "os_neutron_net_id", "networks" if known else None, ident())
+    def below(self, collection: str, id: str, **body: Any) -> None:
+        """An object without the plugin's marks, as what belongs to another."""
+        self.loaded.setdefault(collection, []).append({"id": id, **body})
+
+    def row(self, table: str, id: str, **columns: Any) -> None:
+        self.rows.setdefault(table, []).append({"id": id, "project_id": self.project, **columns})
+
+    def network(self, ports: int, leaked_ports: int = 0, known: bool = True, router: str = "") -> str:
+        """A segment, which has DHCP if it is on a router; all ports that Neutron has are some virtual machine's."""
+        net = ident()
+        segment = f"infra/segments/{net}"
+        if known:
+            self.row("networks", net)
+        if router:
+            self.put("infra/dhcp-server-configs", "os_neutron_net_id", net)
+        of_router = {
+            "connectivity_path": f"/infra/tier-1s/{router}", "dhcp_config_path": f"/infra/dhcp-server-configs/{net}",
+        }  # fmt: skip
+        self.put("infra/segments", "os_neutron_net_id", net, known=known, **(of_router if router else {}))
         for number in range(ports + leaked_ports):
-            port = ident()
-            self.put(
-                f"infra/segments/{net}/ports", "os_neutron_port_id", "ports" if number < ports else None, port,
-                attachment={"id": port},
-            )  # fmt: skip
-            if number < ports:
-                self.rows["ports"][-1] |= {"network_id": net, "device_owner": "", "device_id": "", "mac_address": port}
+            port, there = ident(), number < ports
+            self.put(f"{segment}/ports", "os_neutron_port_id", port, known=there, attachment={"id": port})
+            if there:
+                self.row("ports", port, network_id=net, device_owner="", device_id="", mac_address=port)
+                self.loaded.setdefault("fabric/vifs", []).append(
+                    {"external_id": ident(), "lport_attachment_id": port, "owner_vm_id": ident()}
+                )
+            if number >= ports - 1:
+                self.below(f"{segment}/ports/{port}/port-security-profile-binding-maps", port)
+            if router and number < 2:
+                self.put(f"{segment}/dhcp-static-binding-configs", "os_neutron_port_id", f"{port}-ipv4", of=port)
         return net
 
-    def group(self, known: bool = True) -> None:
-        group = ident()
-        for collection in ("groups", "security-policies"):
-            once = "securitygroups" if collection == "groups" else "nowhere"
-            path = f"infra/domains/default/{collection}"
-            self.put(path, "os_neutron_secg_id", once if known else None, group)
+    def binding(self, net: str) -> None:
+        """The DHCP binding of a port that is gone."""
+        port = ident()
+        at = f"infra/segments/{net}/dhcp-static-binding-configs"
+        self.put(at, "os_neutron_port_id", f"{port}-ipv4", of=port, known=False)
 
-    def router(self, known: bool = True) -> None:
-        self.put("infra/tier-1s", "os_neutron_router_id", "routers" if known else None, ident())
+    def group(self, service: str, known: bool = True) -> None:
+        """A security group with a rule."""
+        group, domain = ident(), "infra/domains/default"
+        if known:
+            self.row("securitygroups", group)
+        for name in ("groups", "security-policies"):
+            self.put(f"{domain}/{name}", "os_neutron_secg_id", group, known=known)
+        rule = {"services": [f"/infra/services/{service}"], "destination_groups": [f"/{domain}/groups/{group}"]}
+        self.below(f"{domain}/security-policies/{group}/rules", ident(), **rule)
 
-    def service(self, known: bool = True) -> None:
-        self.put("infra/services", "os_neutron_secgr_id", "securitygrouprules" if known else None, ident())
+    def router(self, known: bool = True) -> str:
+        router = self.put("infra/tier-1s", "os_neutron_router_id", ident(), known=known)
+        if known:
+            self.row("routers", router)
+        else:
+            self.below(f"infra/tier-1s/{router}/locale-services", "default")
+            self.below(f"infra/tier-1s/{router}/locale-services/default/interfaces", ident())
+            self.below(f"infra/tier-1s/{router}/nat/USER/nat-rules", ident())
+        return router
+
+    def service(self, known: bool = True) -> str:
+        rule = self.put("infra/services", "os_neutron_secgr_id", ident(), known=known)
+        if known:
+            self.row("securitygrouprules", rule)
+        return rule
 
     def load(self) -> None:
         for collection, objects in self.loaded.items():
             self.nsx.load(collection, objects)
 
     @property
-    def paths(self) -> set[str]:
-        return {f"/{collection}/{one['id']}" for collection, objects in self.loaded.items() for one in objects}
-
-    @property
     def objects(self) -> int:
-        return sum(map(len, self.loaded.values()))
+        return sum(len(many) for collection, many in self.loaded.items() if collection != "fabric/vifs")
 
     def write(self, folder: Path) -> None:
         """Neutron's database and Keystone's, with the tables that are read."""
-        self.rows.pop("nowhere", None)
         number = 0
         standard = []
         for many in self.rows.values():
@@ -106,27 +141,38 @@ class Plugin:
         database(folder / "keystone.sqlite", ("keystone",), {"project": projects})
 
 
+#: Columns that Neutron itself has an index of.
+INDEXED = {
+    "standardattributes": ("id",), "networks": ("id",), "ports": ("id", "device_id"), "routers": ("id", "gw_port_id"),
+    "securitygroups": ("id",), "securitygrouprules": ("id", "security_group_id"),
+}  # fmt: skip
+
+
 def database(path: Path, pers: tuple[tables.Per, ...], rows: dict[str, list[dict[str, Any]]]) -> None:
     """A database with the tables that are read of these services, and these rows."""
     for per in pers:
         db = sqlite_database(path, per)
-        for origin in [origin for (origin,) in db.execute("SELECT name FROM sqlite_master")]:
+        for origin in [origin for (origin,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]:
             names = {name for _, name, *_ in db.execute(f"PRAGMA table_info({origin})")}
             for row in rows.pop(origin, ()):
                 given = {name: value for name, value in row.items() if name in names}
                 marks = ", ".join("?" * len(given))
                 db.execute(f"INSERT INTO {origin} ({', '.join(given)}) VALUES ({marks})", list(given.values()))
+            for column in INDEXED.get(origin, ()):
+                db.execute(f"CREATE INDEX IF NOT EXISTS {origin}_{column} ON {origin} ({column})")
         db.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num TEXT)")
         db.execute("INSERT INTO alembic_version VALUES ('one')")
         db.commit()
         db.close()
+    assert not rows, "every row has a table"
 
 
 class User:
     """Who runs cloudfsck on the one cloud."""
 
     def __init__(self, folder: Path, nsx: Nsx, plugin: Plugin) -> None:
-        self.configuration = small.make(folder / "cloud")
+        folder.mkdir(exist_ok=True)
+        self.configuration = small.make(folder / "cloud", {"compute3": "cell1"})
         plugin.write(folder)
         text = self.configuration.read_text()
         text = text[: text.index("\n[skip]")] + "\n[skip]\n"
@@ -162,78 +208,189 @@ def nsx() -> Iterator[Nsx]:
 
 def populate(plugin: Plugin, size: int) -> None:
     """Some `size` objects of every kind, of which one in a hundred is a leak."""
-    for number in range(size // 200):
-        plugin.network(95, leaked_ports=1)
-        for _ in range(24):
-            plugin.group()
-        for _ in range(10):
-            plugin.router()
-        for _ in range(44):
-            plugin.service()
-        match number % 5:
-            case 0:
-                plugin.network(0, known=False)
+    for number in range(size // 100):
+        leaks = number % 8
+        routers = [plugin.router() for _ in range(5)]
+        net = plugin.network(33, leaked_ports=int(leaks == 0), router=routers[0])
+        services = [plugin.service() for _ in range(21)]
+        for service in services[:12]:
+            plugin.group(service)
+        match leaks:
             case 1:
-                plugin.router(known=False)
+                plugin.network(0, known=False)
             case 2:
-                plugin.group(known=False)
-            case 3:
-                plugin.service(known=False)
-            case 4:
                 plugin.network(0, leaked_ports=1, known=False)
+            case 3:
+                plugin.router(known=False)
+            case 4:
+                plugin.group(services[0], known=False)
+            case 5:
+                plugin.service(known=False)
+            case 6:
+                plugin.binding(net)
     plugin.load()
 
 
-#: What an act is worth in requests beside itself: its finding is proven by two readings, gated by two for its batch and
-#: two of its own, looked at before and after; each of them asks for the object, its interface or what is below it; and
-#: the act itself looks once more, and at what belongs to it.
-READINGS, A_READING, ITS_OWN = 8, 3, 6
+def kind(path: str) -> str:
+    """The last list in a path."""
+    return path.split("/")[-2]
+
+
+#: How many requests a reading of a leak takes where it is more than one: a port's interface is asked for, and what a
+#: segment has of ports.
+READING = {"ports": 2, "segments": 2}
+
+#: And how many the act itself reads: once more all of that, and the lists of what belongs to it and goes with it.
+ACT = {"ports": 2 + 3, "segments": 2 + 3, "tier-1s": 1 + 5}
+
+
+def rereads(path: str) -> int:
+    """How many requests it takes to read again one leak that is repaired: its finding is proven by two readings, gated
+    by two with others, and by two of its own right before its act; then it is looked at, with what is below it; the act
+    looks itself; and then whether it is gone is looked at."""
+    below = kind(path) == "segments"
+    return 6 * READING.get(kind(path), 1) + 1 + below + ACT.get(kind(path), 1) + 1
 
 
 def pages(nsx: Nsx) -> int:
     """How many pages all lists have that are read, and those of what segments have."""
-    segments = [f"infra/segments/{one['id']}/ports" for one in nsx.all("infra/segments")]
+    below = []
+    for one in nsx.all("infra/segments"):
+        segment = f"infra/segments/{one['id']}"
+        below += [f"{segment}/ports"]
+        below += [f"{segment}/dhcp-static-binding-configs"] if "dhcp_config_path" in one else []
     top = [kind.list.removeprefix("/") for kind in KINDS["policy"] if kind.parent is None]
-    return sum(max(1, -(-len(nsx.all(name)) // 1000)) for name in [*top, *segments, "fabric/vifs"])
+    return sum(max(1, -(-len(nsx.all(name)) // 1000)) for name in [*top, *below, "fabric/vifs"])
 
 
-@pytest.mark.parametrize("size", [2_000, pytest.param(50_000, marks=pytest.mark.long)])
-def test_what_one_of_two_clouds_leaked_is_deleted_and_nothing_else(tmp_path: Path, nsx: Nsx, size: int) -> None:
+def dies(nsx: Nsx, managers: Iterable[int], method: str, after: int, done: bool = True) -> None:
+    """Let managers die amid one of the requests to come, when so many were answered, and nobody hears whether it was
+    `done`."""
+
+    def does() -> None:
+        nonlocal after
+        after -= 1
+        if after >= 0:
+            nsx.fault(does, method=method)
+            return
+        for number in managers:
+            threading.Thread(target=nsx.managers[number].down).start()
+        time.sleep(1)
+        if not done:
+            raise Refused(503, 503, "This manager is about to die.")
+
+    nsx.fault(does, method=method)
+
+
+def within(key: str, paths: set[str]) -> bool:
+    """Whether that is one of these, or below one."""
+    parts = f"/{key}".split("/")
+    return any("/".join(parts[:length]) in paths for length in range(3, len(parts) + 1))
+
+
+def of(asked: Iterable[Asked], *methods: str) -> list[Asked]:
+    """What was asked so, and not refused for haste."""
+    return [one for one in asked if one.status != 429 and one.method in methods]
+
+
+@pytest.mark.parametrize(("size", "refuses"), [(2_000, 10), pytest.param(50_000, 50, marks=pytest.mark.long)])
+def test_what_one_of_two_clouds_leaked_is_deleted_and_nothing_else(
+    tmp_path: Path, nsx: Nsx, size: int, refuses: int
+) -> None:
     ours, others = Plugin(nsx), Plugin(nsx)
     for plugin in (ours, others):
         populate(plugin, size // 2)
-    nsx.rate = 20  # a fifth of what NSX is installed with, and we do not spare it: it has to say no
-    user = User(tmp_path, nsx, ours)
+    nsx.refuses = refuses
+    user = User(tmp_path / "ours", nsx, ours)
     assert ours.objects + others.objects == pytest.approx(size, rel=0.05)
     assert len(ours.leaked) == pytest.approx(ours.objects / 100, rel=0.3)
-    kept = [nsx.get(path.removeprefix("/")) for path in others.paths]
-    assert None not in kept
+    before = nsx.contents()
+    gone = {key for key in before if within(key, ours.leaked)}
+    by_themselves = {key for key in gone if kind(key) != "rules"}  # a policy's rules are a part of it
+
     assert user.proven() == ours.leaked
-    answered = [one for one in nsx.asked if one.status != 429 and one.method == "GET"]
-    assert len(answered) <= pages(nsx) + 2 * A_READING * len(ours.leaked)
-    nsx.managers[0].down()
-    assert user.proven() == ours.leaked, "another manager tells the same"
-    before = len(nsx.asked)
-    first, second = (user("repair", "--yes").outcomes for _ in range(2))
-    asked = [one for one in nsx.asked[before:] if one.status != 429]
-    assert set(first) | set(second) == ours.leaked
-    assert set(first.values()) | set(second.values()) == {"done"}, "segments go when their ports are gone"
-    repairs = [one for one in asked if one.method == "DELETE"]
-    assert [one.status for one in repairs] == [200] * len(ours.leaked)
-    at_most = 2 * (pages(nsx) + len(nsx.managers)) + len(repairs) * (1 + READINGS * A_READING + ITS_OWN)
-    assert len(asked) <= at_most, "pages, logins, repairs and what is read again for them"
     assert 429 in {one.status for one in nsx.asked}
-    assert [nsx.get(path.removeprefix("/")) for path in others.paths] == kept
-    assert all(nsx.get(path.removeprefix("/")) is None for path in ours.leaked)
-    assert all(nsx.get(path.removeprefix("/")) is not None for path in ours.paths - ours.leaked)
+    proofs = 2 * sum(READING.get(kind(path), 1) for path in ours.leaked)
+    assert len(of(nsx.asked, "GET")) <= pages(nsx) + proofs
+
+    dies(nsx, [0], "GET", after=len(of(nsx.asked, "GET")) // 2)
+    asked = len(nsx.asked)
+    assert user.proven() == ours.leaked, "the other managers tell the same"
+    assert {one.manager for one in nsx.asked[asked:]} == {0, 1}
+    assert nsx.writes == []
+
+    at_most = pages(nsx) + len(by_themselves) + sum(map(rereads, ours.leaked))
+    at_most += 2 * 2 + 2  # sessions with two managers, to read and to write; what became of the deletion that broke off
+    nsx.fault(429, method="DELETE", times=3)
+    dies(nsx, [1], "DELETE", after=len(by_themselves) // 2)
+    asked = len(nsx.asked)
+    ran = user("repair", "--yes")
+    ran.came_to(1, dict.fromkeys(ours.leaked, "done"))
+    now = nsx.asked[asked:]
+    assert {one.manager for one in now} == {1, 2}
+    assert {one.method for one in now if one.status == 429} >= {"GET", "DELETE"}
+    deleted = [one.target.removeprefix("/policy/api/v1/") for one in of(now, "DELETE") if one.status == 200]
+    assert sorted(deleted) == sorted(by_themselves), "each once"
+    assert {method for method, _ in nsx.writes} == {"DELETE"}
+    assert len(of(now, "GET", "POST", "DELETE")) <= at_most, "pages, repairs, what is read again for them, and sessions"
+
+    assert nsx.contents() == {key: one for key, one in before.items() if key not in gone}
+    nsx.refuses = 0
     ran = user("check")
     assert (ran.status, ran.data["findings"]) == (0, []), ran.out
+    assert User(tmp_path / "others", nsx, others).proven() == others.leaked, "what the other cloud has leaked is there"
+
+
+def without_its_own(contents: dict[str, str]) -> dict[str, Any]:
+    """The objects but for what NSX itself writes into them, which what was put back has anew."""
+    whole = {key: json.loads(one) for key, one in contents.items()}
+    return {
+        key: {name: value for name, value in one.items() if name[0] != "_" and name != "unique_id"}
+        for key, one in whole.items()
+    }
+
+
+def test_what_nsx_has_no_time_for_to_the_end_is_left_whole(tmp_path: Path, nsx: Nsx) -> None:
+    ours = Plugin(nsx)
+    ours.network(1, leaked_ports=1)
+    ours.router(known=False)
+    ours.load()
+    user = User(tmp_path, nsx, ours)
+    assert user.proven() == user.proven() == ours.leaked
+    before = nsx.contents()
+    (port,) = (path for path in ours.leaked if kind(path) == "ports")
+    nsx.fault(429, method="DELETE", kind="infra/segments/*/ports/*", times=1000)
+    user("repair", "--yes").came_to(8, {port: "failed"})
+    assert [method for method, _ in nsx.writes if method == "PUT"] == ["PUT"], "what belonged to it was put back"
+    assert without_its_own(nsx.contents()) == without_its_own(before)
+    nsx.faults.clear()
+    user("repair", "--yes").came_to(1, dict.fromkeys(ours.leaked, "done"))
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_an_nsx_that_dies_amid_a_repair_is_not_guessed_about(tmp_path: Path, nsx: Nsx, done: bool) -> None:
+    ours = Plugin(nsx)
+    ours.network(1, leaked_ports=1)
+    router = f"/infra/tier-1s/{ours.router(known=False)}"
+    ours.load()
+    user = User(tmp_path, nsx, ours)
+    assert user.proven() == user.proven() == ours.leaked
+    before = nsx.contents()
+    (port,) = ours.leaked - {router}
+    dies(nsx, range(3), "DELETE", after=1, done=done)  # what belongs to the port is gone by then
+    user("repair", "--yes").came_to(8 + 4, {port: "unknown", router: "moved"})
+    gone = {key for key in before if within(key, {port})} - ({port.removeprefix("/")} if not done else set())
+    assert nsx.contents() == {key: one for key, one in before.items() if key not in gone}
+    for manager in nsx.managers:
+        manager.up()
+    assert user.proven() == ours.leaked - ({port} if done else set())
+    user("repair", "--yes").came_to(1 if done else 1 + 4, {router: "done"})
 
 
 def test_what_nsx_lost_of_neutrons_is_told(tmp_path: Path, nsx: Nsx) -> None:
     ours = Plugin(nsx)
     net, lost = ours.network(1), ours.network(0)
-    ours.group()
+    ours.group(ours.service())
     ours.router()
     ours.load()
     user = User(tmp_path, nsx, ours)

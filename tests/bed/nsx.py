@@ -284,6 +284,7 @@ class Nsx:
         self.paging: Literal["key", "offset"] = "key"  # by offset a page skips an object if one before it is deleted
         self.last_cursor: Literal["absent", "empty", "null"] = "absent"  # what the last page has for one
         self.rate = 100  # requests that one manager answers in a second, as NSX is installed; 0 is without end
+        self.refuses = 0  # of so many requests one is refused for haste, however slow they come; 0: of none
         self.concurrency = 40  # requests that one manager answers at a time
         self.delay = 0.0  # seconds that each request takes
         self.pending_delete = 0.0  # seconds that the id of a deleted Policy object stays taken; see end_pending()
@@ -295,6 +296,7 @@ class Nsx:
         self.faults: list[Fault] = []
         self.broken: list[BaseException] = []  # what went wrong here, and not as ordered; raised at the end
         self.ca = self.certificate = self.key = Path()
+        self._heard = 0
         self._lock = threading.RLock()
         self._collections: dict[str, _Collection] = {}
         self._children: dict[str, set[str]] = {}
@@ -376,6 +378,14 @@ class Nsx:
     def all(self, collection: str) -> list[Json]:
         with self._lock:
             return [*self._at(collection).objects.values()] if collection in self._collections else []
+
+    def contents(self) -> dict[str, str]:
+        """Every object that there is, by its key, whole: two that are the same are so to the last byte."""
+        with self._lock:
+            return {
+                f"{at}/{id}": json.dumps(one, sort_keys=True)
+                for at, collection in self._collections.items() for id, one in collection.objects.items()
+            }  # fmt: skip
 
     def change(self, key: str, **fields: Any) -> None:
         """Change an object as somebody else does: it has a new revision."""
@@ -1086,7 +1096,8 @@ class Manager:
             now = time.monotonic()
             while self._recent and self._recent[0] <= now - 1:
                 self._recent.popleft()
-            if nsx.rate and len(self._recent) >= nsx.rate:
+            nsx._heard += 1
+            if (nsx.rate and len(self._recent) >= nsx.rate) or (nsx.refuses and nsx._heard % nsx.refuses == 0):
                 raise Refused(429, 102, f"The client exceeded the request rate of {nsx.rate} per second.")
             if nsx.concurrency and self._active >= nsx.concurrency:
                 raise Refused(503, 101, f"The client exceeded the limit of {nsx.concurrency} concurrent requests.")
