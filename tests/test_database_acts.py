@@ -721,7 +721,7 @@ def test_what_ovn_has_lost_is_had_made_and_taken_back(cloud: Cloud, tmp_path: Pa
         neutron = f'[neutron]\ndatabase = "mysql://127.0.0.1:{cloud.server.port}/neutron"\n'
         text = cloud.path.read_text().replace(
             "[read.database]", f'{neutron}[ovn]\nnorthbound = ["{northbound.tcp}"]\n[read.database]'
-        )  # noqa: E501
+        )
         cloud.path.write_text(text)
         before = note()
         fault = ("ovn-port-missing", port)
