@@ -134,14 +134,13 @@ def test_a_demo_is_repaired_and_what_its_neutron_did_needs_it_to_be_taken_back(t
     act = f"{unbound['run']}/{unbound['n']}"
     said = user.run("undo", act, "--yes", status=8)
     assert "nothing was changed by it: Neutron's API could not be read" in said
-    program = subprocess.Popen(
-        [sys.executable, "-m", "cloudfsck.demo.neutron", str(place)], stdout=subprocess.PIPE, text=True
-    )
-    assert program.stdout is not None
-    assert program.stdout.readline().startswith("the demo's Neutron answers at http://127.0.0.1:")
-    user.run("undo", act, "--yes", status=1)
-    program.terminate()
-    assert program.wait(10) == 0
+    command = [sys.executable, "-m", "cloudfsck.demo.neutron", str(place)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline().startswith("the demo's Neutron answers at http://127.0.0.1:")
+        user.run("undo", act, "--yes", status=1)
+        program.terminate()
+        assert program.wait(60) == 0
 
 
 def test_what_only_a_person_may_repair_is_left(tmp_path: Path) -> None:
