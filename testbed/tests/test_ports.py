@@ -75,6 +75,7 @@ def test_a_port_of_a_server_that_never_came_to_be(
     leftovers.purge(cloud)
     left = ports.made_too_late(cloud, api, "compute1", "port-7")
     story.made()
+    administrator.later()
     # Of the one that is purged Nova has never heard: nothing proves whose it was, and no program touches it.
     assert administrator.proven() == {OF_DELETED: {left.port}, OF_UNKNOWN: {purged.port}}
     story.fired(OF_DELETED)
@@ -134,12 +135,14 @@ def test_a_binding_that_a_migration_left(
 ) -> None:
     left = ports.binding_left(cloud, api, "compute1", "compute2", "port-3")
     story.made()
+    administrator.later()
     assert administrator.proven() == {BINDING: {f"{left.port}/compute2"}}
     story.fired(BINDING)
     assert administrator.proven() == {BINDING: {f"{left.port}/compute2"}}
     (refused,) = administrator("repair", "--yes").data["acts"]
     assert (refused["outcome"], "disallowed by policy" in refused["why"]) == ("failed", True)
     administrator.configure(**{"write.neutron": {"cloud": "service", "clouds_file": str(clouds)}})
+    administrator.later()
     administrator("repair", "--yes").came_to(1, {f"{left.port}/compute2": "done"})
     clean(administrator)
     story.repaired("the inactive binding is deleted")
