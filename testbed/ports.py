@@ -108,7 +108,7 @@ def not_given_back(cloud: Cloud, api: Api, host: str, name: str) -> Left:
 
 def binding_left(cloud: Cloud, api: Api, source: str, target: str, name: str) -> Left:
     """nova-conductor dies in a live migration while Neutron makes the binding on the target, and nobody goes on with
-    it; somebody resets the server's state, and says of the migration that it failed.
+    it; somebody resets the server's state, says of the migration that it failed, and gives its allocation back.
 
     nova/conductor/tasks/live_migrate.py: _execute binds on the target first, and only then tells the source.
     """
@@ -126,11 +126,17 @@ def binding_left(cloud: Cloud, api: Api, source: str, target: str, name: str) ->
     for one in conductors:
         cloud.start(one)
     api.act(server, "os-resetState", {"state": "active"})
+    ((migration,),) = cloud.sql("nova_cell1", f"SELECT uuid FROM migrations WHERE instance_uuid = '{server}'")
     cloud.sql(
         "nova_cell1",
-        "UPDATE migrations SET status = 'error', updated_at = UTC_TIMESTAMP()"
-        f" WHERE instance_uuid = '{server}' AND status NOT IN ('completed', 'error')",
+        f"UPDATE migrations SET status = 'error', updated_at = UTC_TIMESTAMP() WHERE uuid = '{migration}'",
     )
+    if cloud.sql("placement", f"SELECT 1 FROM allocations WHERE consumer_id = '{migration}'"):
+        cloud.sql(
+            "placement",
+            f"DELETE FROM allocations WHERE consumer_id = '{server}';"
+            f" UPDATE allocations SET consumer_id = '{server}' WHERE consumer_id = '{migration}'",
+        )
     return Left(server, port)
 
 
