@@ -66,6 +66,7 @@ def test_a_port_of_a_server_deleted_in_the_database(
     story.agreed("OVN's synchronisation, Placement's audit; another port is as it was")
 
 
+@pytest.mark.long
 def test_a_port_of_a_server_that_never_came_to_be(
     cloud: Cloud, api: Api, administrator: Operator, story: Story, look_alikes: LookAlikes
 ) -> None:
@@ -133,6 +134,7 @@ def test_a_port_that_was_not_given_back(
     story.agreed("the port serves another server; OVN's synchronisation")
 
 
+@pytest.mark.long
 def test_a_binding_that_a_migration_left(
     cloud: Cloud, api: Api, administrator: Operator, story: Story, clouds: Path
 ) -> None:
