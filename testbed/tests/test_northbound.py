@@ -91,6 +91,7 @@ def test_what_ovn_lost(cloud: Cloud, api: Api, tmp_path: Path, story: Story, mad
     story.agreed("OVN's synchronisation")
 
 
+@pytest.mark.long
 def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> None:
     operator = Operator(cloud, tmp_path, **WRITES)
     made, beside = northbound.made(api), northbound.made(api)
@@ -131,10 +132,11 @@ def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> 
     story.agreed("OVN's synchronisation; the same things of another network are as they were")
 
 
+@pytest.mark.long
 def test_what_differs_in_ovn(cloud: Cloud, api: Api, tmp_path: Path, story: Story, made: Made) -> None:
     operator = Operator(cloud, tmp_path)
     deaf = northbound.status_lost(cloud, api, "compute1", "port-6")
-    northbound.older(cloud, made.network)
+    northbound.older(cloud, made.other)  # no subnet has raised its revision
     northbound.moved(cloud, made.port, f"neutron-{made.other}")
     die(cloud.controller, ports.MAINTENANCE)
     gone = ports.own(api)
@@ -142,7 +144,7 @@ def test_what_differs_in_ovn(cloud: Cloud, api: Api, tmp_path: Path, story: Stor
     story.made()
     differs = {
         "ovn-port-up-differs": {deaf.port},
-        "ovn-revision-differs": {f"{made.network}/networks"},
+        "ovn-revision-differs": {f"{made.other}/networks"},
         "ovn-port-on-wrong-switch": {made.port},
         "ovn-change-overdue": {f"{gone}/ports"},
     }
