@@ -151,7 +151,8 @@ def status_lost(cloud: Cloud, api: Api, host: str, name: str) -> ports.Left:
 
 
 def rows(cloud: Cloud, made: Made) -> list[str]:
-    """All that OVN has of it, as ovn-nbctl lists it."""
+    """All that OVN has of it, as ovn-nbctl lists it, but for the revisions: a subnet raises its network's in Neutron, and
+    Neutron's maintenance OVN's, minutes later."""
     names = {
         "Logical_Switch": (f"neutron-{made.network}", f"neutron-{made.other}"),
         "Logical_Switch_Port": (made.port, made.interface),
@@ -159,7 +160,8 @@ def rows(cloud: Cloud, made: Made) -> list[str]:
         "Logical_Router_Port": (f"lrp-{made.interface}",),
         "Port_Group": (f"pg_{made.security_group.replace('-', '_')}",),
     }
-    return [ovn(cloud, "list", table, name) for table, here in names.items() for name in here]
+    listed = (ovn(cloud, "list", table, name) for table, here in names.items() for name in here)
+    return [re.sub(r'"neutron:revision_number"="\d+"', "", one) for one in listed]
 
 
 def dhcp_options(cloud: Cloud, subnet: str) -> str:
