@@ -151,8 +151,8 @@ def status_lost(cloud: Cloud, api: Api, host: str, name: str) -> ports.Left:
 
 
 def rows(cloud: Cloud, made: Made) -> list[str]:
-    """All that OVN has of it, as ovn-nbctl lists it, but for the revisions: a subnet raises its network's in Neutron, and
-    Neutron's maintenance OVN's, minutes later."""
+    """All that OVN has of it, as ovn-nbctl lists it, but for the revisions: a subnet raises its network's in Neutron,
+    and Neutron's maintenance OVN's, minutes later."""
     names = {
         "Logical_Switch": (f"neutron-{made.network}", f"neutron-{made.other}"),
         "Logical_Switch_Port": (made.port, made.interface),

@@ -344,8 +344,8 @@ def _there(db: Any, act: Delete | DeleteDhcp | Unbind | Rebind, device: str, own
     """Raises Moved unless the port is as it was."""
     stands(db, act, act.what, None)
     found = db.execute(
-        "SELECT count(*) FROM neutron_ports WHERE id = $port AND device_id = $device AND coalesce(device_owner, '') = $owner"
-        " AND ($revision IS NULL OR revision_number = $revision)",
+        "SELECT count(*) FROM neutron_ports WHERE id = $port AND device_id = $device"
+        " AND coalesce(device_owner, '') = $owner AND ($revision IS NULL OR revision_number = $revision)",
         {"port": act.port, "device": device, "owner": owner, "revision": act.revision},
     ).fetchone()[0]
     if found != 1:
