@@ -27,7 +27,8 @@ from tests.real_cloud import Ran
 from tests.test_database import sqlite_database
 
 ROOT = Path(__file__).resolve().parents[1]
-CHECKS = [name for name in checks.load() if name.startswith("nsx-")]
+#: What rests on Octavia too is not asked: the configuration here does not name it.
+CHECKS = [name for name in checks.load() if name.startswith("nsx-") and "load-balancer" not in name]
 
 
 def ident() -> str:
