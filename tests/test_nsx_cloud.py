@@ -301,6 +301,9 @@ def test_what_one_of_two_clouds_leaked_is_deleted_and_nothing_else(
     ours, others = Plugin(nsx), Plugin(nsx)
     for plugin in (ours, others):
         populate(plugin, size // 2)
+    nsx.load("infra/segments", [{"id": "uplink"}])  # an administrator's own
+    nsx.load("infra/segments/uplink/ports", [{"id": "edge"}])
+    nsx.load("infra/tier-1s", [{"id": "transit", "tags": tags(os_project_id=ours.project)}])
     nsx.refuses = refuses
     user = User(tmp_path / "ours", nsx, ours)
     assert ours.objects + others.objects == pytest.approx(size, rel=0.05)
