@@ -377,13 +377,11 @@ SELECT w.resource_id, 'a service of Cinder is at it: ' || w.status
  WHERE w.resource_type = 'Volume'
    AND NOT coalesce(w.deleted, FALSE)
 UNION ALL
-SELECT a.volume, 'its server: ' || b.why
-  FROM live_attachments a
-  JOIN busy_servers b ON b.server = a.server
-UNION ALL
-SELECT m.volume, 'its server: ' || b.why
-  FROM server_volumes m
-  JOIN busy_servers b ON b.server = m.server;
+SELECT s.volume, 'its server: ' || b.why
+  FROM (SELECT volume, server FROM live_attachments
+         UNION ALL
+        SELECT volume, server FROM server_volumes) s
+  JOIN busy_servers b ON b.server = s.server;
 
 -- Every name under which a backend has a volume, be it deleted: by its id, and by its _name_id since it was migrated
 -- (cinder/db/models.py: Volume.name).
