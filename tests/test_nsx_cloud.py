@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -264,9 +263,10 @@ def pages(nsx: Nsx) -> int:
     return sum(max(1, -(-len(nsx.all(name)) // 1000)) for name in [*top, *below, "fabric/vifs"])
 
 
-def dies(nsx: Nsx, managers: Iterable[int], method: str, after: int, done: bool = True) -> None:
+def dies(nsx: Nsx, managers: Iterable[int], method: str, after: int, done: bool = True) -> list[threading.Thread]:
     """Let managers die amid one of the requests to come, when so many were answered, and nobody hears whether it was
-    `done`."""
+    `done`.  A manager is dead, with what it was doing, when its thread has ended."""
+    deaths = [threading.Thread(target=nsx.managers[number].down) for number in managers]
 
     def does() -> None:
         nonlocal after
@@ -274,13 +274,15 @@ def dies(nsx: Nsx, managers: Iterable[int], method: str, after: int, done: bool 
         if after >= 0:
             nsx.fault(does, method=method)
             return
+        for death in deaths:
+            death.start()
         for number in managers:
-            threading.Thread(target=nsx.managers[number].down).start()
-        time.sleep(1)
+            nsx.managers[number].deaf.wait()
         if not done:
             raise Refused(503, 503, "This manager is about to die.")
 
     nsx.fault(does, method=method)
+    return deaths
 
 
 def within(key: str, paths: set[str]) -> bool:
@@ -381,8 +383,10 @@ def test_an_nsx_that_dies_amid_a_repair_is_not_guessed_about(tmp_path: Path, nsx
     assert user.proven() == user.proven() == ours.leaked
     before = nsx.contents()
     (port,) = ours.leaked - {router}
-    dies(nsx, range(3), "DELETE", after=1, done=done)  # what belongs to the port is gone by then
+    deaths = dies(nsx, range(3), "DELETE", after=1, done=done)  # what belongs to the port is gone by then
     user("repair", "--yes").came_to(8 + 4, {port: "unknown", router: "moved"})
+    for death in deaths:
+        death.join()
     gone = {key for key in before if within(key, {port})} - ({port.removeprefix("/")} if not done else set())
     assert nsx.contents() == {key: one for key, one in before.items() if key not in gone}
     for manager in nsx.managers:

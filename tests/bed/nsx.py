@@ -970,6 +970,7 @@ class Manager:
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
         self.let_go = threading.Event()  # what hangs here waits for it
+        self.deaf = threading.Event()  # every connection is broken: nobody hears it any more
         self._recent: deque[float] = deque()
         self._active = 0
 
@@ -981,6 +982,7 @@ class Manager:
         """Take connections, at the port it always had."""
         if self._server is None:
             self.let_go.clear()
+            self.deaf.clear()
             self._server = _Server(self)
             self.port = self._server.server_address[1]
             serve = self._server.serve_forever
@@ -994,6 +996,7 @@ class Manager:
             self.let_go.set()
             server.shutdown()
             server.break_all()
+            self.deaf.set()
             server.server_close()
             assert self._thread is not None
             self._thread.join()
