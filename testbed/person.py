@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,8 +21,7 @@ def types(cloud: Cloud, commands: Iterable[str], word: str, folder: Path | str =
     (command,) = (command for command in commands if word in command)
     where, _, words = command.partition(": ")
     for program, here in PROGRAMS.items():
-        if words.startswith(program):
-            words = here + words.removeprefix(program)
+        words = re.sub(rf"(^|; ){program}", rf"\g<1>{here}", words)
     node = cloud.computes.get(where.partition(",")[0].removeprefix("on "), cloud.controller)
     node.run("bash", "-ec", f"cd {folder}; {words}", timeout=300)
 

@@ -61,6 +61,7 @@ def deleted_in_the_database(cloud: Cloud, api: Api, host: str, name: str, count:
     cloud.sql("nova_cell1", f"UPDATE instances {deleted}, vm_state = 'deleted' WHERE uuid = '{server}'")
     for table in ("instance_info_caches", "virtual_interfaces", "block_device_mapping"):
         cloud.sql("nova_cell1", f"UPDATE {table} {deleted} WHERE instance_uuid = '{server}' AND deleted = 0")
+    cloud.sql("nova_cell1", f"UPDATE instance_id_mappings {deleted} WHERE uuid = '{server}'")
     cloud.sql("nova_api", f"UPDATE instance_mappings SET queued_for_delete = 1 WHERE instance_uuid = '{server}'")
     cloud.sql("placement", f"DELETE FROM allocations WHERE consumer_id = '{server}'")
     for one in left:
@@ -79,6 +80,9 @@ def made_too_late(cloud: Cloud, api: Api, host: str, name: str) -> Left:
     with row_locked(cloud, "neutron", "networks", f"id = '{network}'"):
         server = api.boot(name, host, wait=False)
         until("neutron-api waits for the row of the network", lambda: bool(cloud.sql("", waits)), 120)
+        # Meanwhile nova-compute makes the disk, and needs no port for that.
+        disk = cloud.computes[host].path(f"/var/lib/nova/instances/{server}/disk")
+        until("nova-compute has made the disk", disk.exists, 120)
         die(cloud.computes[host], "nova-compute")
         api.force_down(host, True)
         api.compute_becomes(host, "down")
@@ -108,7 +112,8 @@ def not_given_back(cloud: Cloud, api: Api, host: str, name: str) -> Left:
 
 def binding_left(cloud: Cloud, api: Api, source: str, target: str, name: str) -> Left:
     """nova-conductor dies in a live migration while Neutron makes the binding on the target, and nobody goes on with
-    it; somebody resets the server's state, says of the migration that it failed, and gives its allocation back.
+    it; somebody resets the server's state, says of the migration that it failed, and gives its allocation back.  Two
+    hours pass: they are taken off what Nova says of the migration.
 
     nova/conductor/tasks/live_migrate.py: _execute binds on the target first, and only then tells the source.
     """
@@ -129,7 +134,7 @@ def binding_left(cloud: Cloud, api: Api, source: str, target: str, name: str) ->
     ((migration,),) = cloud.sql("nova_cell1", f"SELECT uuid FROM migrations WHERE instance_uuid = '{server}'")
     cloud.sql(
         "nova_cell1",
-        f"UPDATE migrations SET status = 'error', updated_at = UTC_TIMESTAMP() WHERE uuid = '{migration}'",
+        f"UPDATE migrations SET status = 'error', updated_at = updated_at - INTERVAL 2 HOUR WHERE uuid = '{migration}'",
     )
     if cloud.sql("placement", f"SELECT 1 FROM allocations WHERE consumer_id = '{migration}'"):
         cloud.sql(

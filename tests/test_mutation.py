@@ -161,7 +161,7 @@ def clouds() -> tuple[Snapshot, ...]:
     """All worlds, and beside the views what they say there, as tables.  A mutant changes few of the views; to plan all
     the others anew for each question takes longer than to answer it."""
     for snapshot in worlds.together():
-        snapshot.db.execute(f"SET memory_limit = '{LIMIT}'; CREATE SCHEMA settled")
+        snapshot.db.execute(f"SET memory_limit = '{LIMIT}'; SET max_temp_directory_size = '0B'; CREATE SCHEMA settled")
         for view in VIEWS:
             snapshot.db.execute(f"CREATE TABLE settled.{view} AS {settled(view)}")
     return worlds.together()

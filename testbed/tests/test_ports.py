@@ -23,6 +23,7 @@ OF_UNKNOWN = "neutron-port-of-unknown-server"
 FLOATING_IP = "neutron-floating-ip-of-deleted-server"
 BINDING = "neutron-binding-left"
 OVN = "ovn-port-left"
+DIRECTORY = "nova-directory-of-deleted-server"
 
 
 @pytest.fixture
@@ -81,15 +82,20 @@ def test_a_port_of_a_server_that_never_came_to_be(
     story.made()
     administrator.later()
     # Of the one that is purged Nova has never heard: nothing proves whose it was, and no program touches it.
-    assert administrator.proven() == {OF_DELETED: {left.port}, OF_UNKNOWN: {purged.port}}
-    story.fired(OF_DELETED)
-    story.fired(OF_UNKNOWN)
-    administrator("repair", "--yes").came_to(5, {left.port: "done"})
+    directory = f"compute1/{left.server}"
+    assert administrator.proven() == {OF_DELETED: {left.port}, DIRECTORY: {directory}, OF_UNKNOWN: {purged.port}}
+    for check in (OF_DELETED, DIRECTORY, OF_UNKNOWN):
+        story.fired(check)
+    administrator("repair", "--yes").came_to(5, {left.port: "done", directory: "done"})
     assert ports.show(api, left.port)["device_id"] == ""
+    assert set(administrator("purge", "--yes").outcomes.values()) == {"done"}
     (finding,) = administrator("check").data["findings"]
     person.types(cloud, finding["commands"], "openstack port unset")
     clean(administrator)
-    story.repaired("taken from the server, of the unknown one by what the finding says; both keep their addresses")
+    story.repaired(
+        "taken from the server, of the unknown one by what the finding says, and both keep their addresses; "
+        "the directory is quarantined, removed"
+    )
     assert (ports.show(api, purged.port)["device_id"], ports.show(api, purged.port)["device_owner"]) == ("", "")
     for port in (left.port, purged.port):
         api.call("network", "DELETE", f"/ports/{port}")
