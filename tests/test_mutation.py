@@ -7,25 +7,19 @@ same of it as before survives, and fails the test: either a world is missing, or
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from itertools import islice
 
 import duckdb
 import pytest
-from sqlglot import exp, parse, parse_one
+from sqlglot import exp
 
 from cloudfsck.snapshot import Snapshot
 from tests import worlds
+from tests.settled import VIEWS, keep, loose, names, query, settle, settled
 from tests.worlds import CHECKS
-
-VIEWS: dict[str, exp.Expr] = {
-    created.this.name: created.expression
-    for created in parse(files("cloudfsck").joinpath("views.sql").read_text(encoding="utf-8"), dialect="duckdb")
-    if isinstance(created, exp.Create)
-}
 
 #: Conditions that no world can notice, each with the reason.
 EQUIVALENT: dict[tuple[str, str], str] = {
@@ -43,7 +37,7 @@ EQUIVALENT: dict[tuple[str, str], str] = {
 
 Outcome = list[tuple[object, ...]]
 
-#: How much memory a mutant may take; all worlds together take a tenth of it.
+#: How much memory a mutant may take, and none on disk; all worlds together take a tenth of it.
 LIMIT = "1500MB"
 
 #: And how many rows it may give.
@@ -125,45 +119,12 @@ def _short(node: exp.Expr) -> str:
     return text if len(text) <= 110 else f"{text[:70]} … {text[-36:]}"
 
 
-def names(tree: exp.Expr) -> set[str]:
-    """The views of ours that a query reads, through other views too."""
-    direct = {table.name for table in tree.find_all(exp.Table)} & set(VIEWS)
-    return direct | {deeper for view in direct for deeper in names(VIEWS[view])}
-
-
-@cache
-def query(name: str) -> exp.Expr:
-    return parse_one(CHECKS[name].query, dialect="duckdb")
-
-
-@cache
-def loose(of: str) -> tuple[str, ...]:
-    """A view and all that read it; of a check, none.  In their order, so that each reads only what stands before it."""
-    return tuple(view for view in VIEWS if of in VIEWS and (view == of or of in names(VIEWS[view])))
-
-
-def settle(tree: exp.Expr, but: Container[str]) -> str:
-    """A query, whose tree this spends, with the tables of `clouds` in place of the views, but for some of these."""
-    for table in tree.find_all(exp.Table):
-        if table.name in VIEWS and table.name not in but:
-            table.set("db", exp.to_identifier("settled"))
-    return tree.sql(dialect="duckdb", copy=False)
-
-
-@cache
-def settled(name: str, of: str = "") -> str:
-    """A check or a view so; it reads by their names the view that is mutated and those that may change with it."""
-    return settle((VIEWS[name] if name in VIEWS else query(name)).copy(), loose(of))
-
-
 @cache
 def clouds() -> tuple[Snapshot, ...]:
-    """All worlds, and beside the views what they say there, as tables.  A mutant changes few of the views; to plan all
-    the others anew for each question takes longer than to answer it."""
+    """All worlds, with what their views say kept: a mutant changes few of them."""
     for snapshot in worlds.together():
-        snapshot.db.execute(f"SET memory_limit = '{LIMIT}'; SET max_temp_directory_size = '0B'; CREATE SCHEMA settled")
-        for view in VIEWS:
-            snapshot.db.execute(f"CREATE TABLE settled.{view} AS {settled(view)}")
+        snapshot.db.execute(f"SET memory_limit = '{LIMIT}'; SET max_temp_directory_size = '0B'")
+        keep(snapshot)
     return worlds.together()
 
 
