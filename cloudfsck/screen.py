@@ -280,12 +280,14 @@ _POWER = {
 #: Dates whose columns do not say what happened then.
 _DATES = {"at": "moved", "start_time": "began"}
 
-#: Columns that tell one object of a server or volume from another, where a finding has them too.
+#: By what objects of one subject are told apart: the column of a finding, where it has that, and of the table.
 _IDENTITY = {
-    "instance_dirs": ("inode", "entry"),
-    "quarantine": ("inode", "entry"),
-    "block_devices": ("name",),
-    "iscsi_sessions": ("session",),
+    "instance_dirs": {"inode": "inode", "entry": "entry"},
+    "quarantine": {"inode": "inode", "entry": "entry"},
+    "block_devices": {"name": "name"},
+    "iscsi_sessions": {"session": "session"},
+    "neutron_ports": {"port": "id"},
+    "neutron_floating_ips": {"floating_ip": "id"},
 }
 
 #: A blank at which nothing is folded.
@@ -458,8 +460,8 @@ def _accuses(finding: Finding, table: Table, row: Row) -> bool:
     if table.part and finding.row.get(table.part) != row[table.part]:
         return False
     return all(
-        finding.row.get(name) is None or row.get(name) is None or finding.row[name] == row[name]
-        for name in _IDENTITY.get(table.name, ())
+        finding.row.get(its) is None or row.get(own) is None or finding.row[its] == row[own]
+        for its, own in _IDENTITY.get(table.name, {}).items()
     )
 
 

@@ -590,6 +590,7 @@ def test_the_ports_of_a_server_stand_beside_its_other_places() -> None:
     neutron_ports           id   device_owner  device_id  status  name  mac_address  revision_number  created_at  updated_at
                             p-1  compute:nova  s-1        DOWN    -     fa:01        4                -9d         -9d
                             p-2  compute:nova  s-2        ACTIVE  -     fa:02        4                -9d         -9d
+                            p-3  network:floatingip  f-1  N/A  -        fa:03        4                -9d         -9d
     neutron_port_bindings   port_id  host  status  vif_type
                             p-1      c1    ACTIVE  ovs
     neutron_ip_allocations  port_id  ip_address  subnet_id
@@ -608,18 +609,20 @@ def test_the_ports_of_a_server_stand_beside_its_other_places() -> None:
     (block,) = [block for block in view.blocks if block.title == "Neutron's database"]
     assert [(line.label, line.says, ", ".join(line.more)) for line in block.lines] == [
         ("port", "DOWN", "port p-1, mac_address fa:01, device_owner compute:nova"),
+        ("port", "N/A", "device f-1, port p-3, mac_address fa:03, device_owner network:floatingip"),
         ("binding", "ACTIVE", "on c1, port p-1, vif_type ovs"),
         ("address", "10.0.0.1", "port p-1, subnet_id n-1"),
         ("floating IP", "192.0.2.1", "f-1, fixed_ip_address 10.0.0.1, fixed_port_id p-1, status DOWN"),
     ]
     assert of_host(view, "c1", "interface") == ["tap1, mac fa:01, port p-1, config both"]
     assert view.subject.beside == {"p-1", "f-1"}
-    assert [(mark.table, mark.finding.key) for mark in view.marks] == [("neutron_ports", "p-1")]
+    assert [(mark.table, mark.row, mark.finding.key) for mark in view.marks] == [("neutron_ports", 0, "p-1")]
     view = look(world, "p-1", kind="port", known=of("neutron-port-of-deleted-server"))
     assert [(block.title, [(line.label, line.says) for line in block.lines]) for block in view.blocks] == [
         ("cell cell1", [("row", "deleted")]),
         ("Neutron's database",
-         [("port", "DOWN"), ("binding", "ACTIVE"), ("address", "10.0.0.1"), ("floating IP", "192.0.2.1")]),
+         [("port", "DOWN"), ("port", "N/A"), ("binding", "ACTIVE"), ("address", "10.0.0.1"),
+          ("floating IP", "192.0.2.1")]),
         ("OVN's northbound database", [("NAT rule", "192.0.2.1"), ("", "no port")]),
         ("host c1", [("domain", "running"), ("interface", "tap1")]),
     ]  # fmt: skip
