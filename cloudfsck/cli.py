@@ -862,11 +862,11 @@ def demo_(
                 out.print()
         if status != CLEAN and not with_by_hand:
             return int(status)
+    out.print("In another terminal, the demo's Neutron and its OVN; without them OVN cannot be read (status 8):")
+    out.print(f"  {sys.executable} -m cloudfsck.demo.neutron {where}", markup=False)
     out.print("Worth trying next:", style="bold")
     for line in (f"{own} {'check' if make_only else 'undo'}", f"{own} explain libvirt-server-runs-twice",
                  f"{own} show server {demo.SHOWN}",
                  f"{own} sql 'SELECT host, state, count(*) FROM libvirt_domains GROUP BY ALL'"):  # fmt: skip
         out.print(f"  {line}", markup=False)
-    out.print("What repair and undo do by Neutron's API needs the demo's own, which this runs:")
-    out.print(f"  {sys.executable} -m cloudfsck.demo.neutron {where}", markup=False)
     return CLEAN
