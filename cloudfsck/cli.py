@@ -193,6 +193,7 @@ class Session:
         left_out = self.config.left_out(self.checks)
         self.active = {name: check for name, check in self.checks.items() if name not in left_out}
         self.state = State(self.config.cloud)
+        context.with_resource(demo.standing_in(self.path.parent))
         self.sources = Sources(self.config, self.state.holds)
         self.stop = _Stop()
 
@@ -849,21 +850,18 @@ def demo_(
     own = f"cloudfsck -c {path}"
     if not make_only:
         status = CLEAN
-        with demo.serving(where):
-            for said, arguments in (
-                ("A damaged cloud is made.  What is wrong with it?", ["check"]),
-                ("What would be done about it?", ["plan", "-o", str(where / "plan.json")]),
-                ("Do it: one reversible step for each.", ["repair", str(where / "plan.json"), "--yes"]),
-                ("And again: is it clean?", ["check"]),
-            ):
-                out.rule(said, align="left")
-                out.print(f"$ {own} {' '.join(arguments)}\n", style="bold", markup=False)
-                status = app(["-c", str(path), *arguments], standalone_mode=False)
-                out.print()
+        for said, arguments in (
+            ("A damaged cloud is made.  What is wrong with it?", ["check"]),
+            ("What would be done about it?", ["plan", "-o", str(where / "plan.json")]),
+            ("Do it: one reversible step for each.", ["repair", str(where / "plan.json"), "--yes"]),
+            ("And again: is it clean?", ["check"]),
+        ):
+            out.rule(said, align="left")
+            out.print(f"$ {own} {' '.join(arguments)}\n", style="bold", markup=False)
+            status = app(["-c", str(path), *arguments], standalone_mode=False)
+            out.print()
         if status != CLEAN and not with_by_hand:
             return int(status)
-    out.print("In another terminal, the demo's Neutron and its OVN; without them OVN cannot be read (status 8):")
-    out.print(f"  {sys.executable} -m cloudfsck.demo.neutron {where}", markup=False)
     out.print("Worth trying next:", style="bold")
     for line in (f"{own} {'check' if make_only else 'undo'}", f"{own} explain libvirt-server-runs-twice",
                  f"{own} show server {demo.SHOWN}",

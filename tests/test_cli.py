@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +53,8 @@ class User:
 
 
 @pytest.fixture
-def user(tmp_path: Path) -> Iterator[User]:
-    path = demo.make(tmp_path / "cloud")
-    with demo.serving(path.parent):
-        yield User(path)
+def user(tmp_path: Path) -> User:
+    return User(demo.make(tmp_path / "cloud"))
 
 
 def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> None:
@@ -125,7 +122,7 @@ def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> N
     assert user.json("check")["findings"] == []
 
 
-def test_a_demo_is_repaired_and_what_its_neutron_did_needs_it_to_be_taken_back(tmp_path: Path) -> None:
+def test_a_demo_is_repaired_and_taken_back_by_whichever_neutron_answers(tmp_path: Path) -> None:
     place = tmp_path / "cloud"
     command = [sys.executable, "-m", "cloudfsck", "demo", str(place)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -135,8 +132,6 @@ def test_a_demo_is_repaired_and_what_its_neutron_did_needs_it_to_be_taken_back(t
     user = User(place / "cloudfsck.toml")
     unbound = next(entry for entry in user.json("undo") if entry["check"] == "neutron-port-of-unknown-server")
     act = f"{unbound['run']}/{unbound['n']}"
-    said = user.run("undo", act, "--yes", status=8)
-    assert "nothing was changed by it: Neutron's API could not be read" in said
     command = [sys.executable, "-m", "cloudfsck.demo.neutron", str(place)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
@@ -144,19 +139,16 @@ def test_a_demo_is_repaired_and_what_its_neutron_did_needs_it_to_be_taken_back(t
         assert said.startswith("the demo's Neutron answers at http://127.0.0.1:")
         assert said.endswith(f"/network, and its OVN at {place}/ovn/nb.sock\n")
         user.run("undo", act, "--yes", status=1)
-        kept = next(entry for entry in user.json("undo") if entry["check"] == "ovn-port-left")
-        user.run("undo", f"{kept['run']}/{kept['n']}", "--yes", status=1)
+        assert (place / "ovn/nb.sock").exists()
         program.terminate()
         assert program.wait(60) == 0
+    kept = next(entry for entry in user.json("undo") if entry["check"] == "ovn-port-left")
+    user.run("undo", f"{kept['run']}/{kept['n']}", "--yes", status=1)
+    assert not (place / "ovn/nb.sock").exists()
 
 
 def test_what_only_a_person_may_repair_is_left(tmp_path: Path) -> None:
-    path = demo.make(tmp_path / "cloud", by_hand=True)
-    with demo.serving(path.parent):
-        leave_it(User(path))
-
-
-def leave_it(user: User) -> None:
+    user = User(demo.make(tmp_path / "cloud", by_hand=True))
     found = user.json("check", status=4)["findings"]
     assert {finding["check"] for finding in found} > {
         "neutron-binding-on-wrong-host",

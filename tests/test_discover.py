@@ -617,8 +617,7 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
                             ("placement", ["422ece571366"])):  # fmt: skip
         text += f'\n[{name}]\ndatabase = "sqlite:///{service_database(tmp_path / name, *revisions)}"\n'
     path.write_text(text)
-    with demo.serving(path.parent):
-        found = doctor(path, capsys, 0)
+    found = doctor(path, capsys, 0)
     services = {"cinder", "designate", "keystone", "neutron", "placement"}
     assert set(found) == {"nova_api", "cell0", "cell1", "cell2", *services}
     assert found["cinder"]["says"].startswith("its clock says ")

@@ -222,11 +222,6 @@ def test_the_schema_is_one_and_describes_everything() -> None:
 
 def test_check_answers_by_the_schema_before_and_after_a_repair(tmp_path: Path) -> None:
     path = demo.make(tmp_path / "demo", by_hand=True)
-    with demo.serving(path.parent):
-        answer_by_the_schema(path)
-
-
-def answer_by_the_schema(path: Path) -> None:
     status, before = answer(path, "check")
     assert status == 4
     validate(before)

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -404,10 +403,8 @@ def test_worlds_of_all_kinds_can_be_shown(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = demo.make(tmp_path_factory.mktemp("demo") / "cloud", by_hand=True)
-    with demo.serving(path.parent):
-        yield path
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return demo.make(tmp_path_factory.mktemp("demo") / "cloud", by_hand=True)
 
 
 def run(made: Path, *arguments: str, columns: str | None = None) -> tuple[int, str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from cloudfsck.model import Trouble
@@ -58,6 +59,24 @@ def serving(directory: Path) -> AbstractContextManager[str]:
     return neutron.serving(directory.resolve())
 
 
+@contextmanager
+def standing_in(directory: Path) -> Iterator[None]:
+    """While a command works on the demo in `directory`, have its Neutron and its OVN answer, unless they do already.
+
+    Where there is no demo nothing is done.
+    """
+    if not (directory / _MARK).is_file():
+        yield
+        return
+    from cloudfsck.demo import ovn
+
+    if ovn.listens(ovn.socket(directory.resolve())):
+        yield
+        return
+    with serving(directory):
+        yield
+
+
 def _clear(place: Path) -> None:
     """Make room.  Only what an earlier demo made is ever removed."""
     mark = place / _MARK
@@ -97,7 +116,7 @@ database = {_quoted(f"sqlite:///{files['cinder']}")}
 # Without it nothing is said of ports, floating IPs and routers.
 database = {_quoted(f"sqlite:///{files['neutron']}")}
 
-# OVN's northbound database is held against Neutron's.  The demo's own listens as long as its Neutron does.
+# OVN's northbound database is held against Neutron's.  The demo's own listens while a command runs.
 [ovn]
 northbound = [{_quoted(f"unix:{socket}")}]
 
@@ -109,8 +128,8 @@ northbound = [{_quoted(f"unix:{socket}")}]
 # Its projects tell whose what Neutron has is.
 database = {_quoted(f"sqlite:///{files['keystone']}")}
 
-# Ports are repaired through Neutron's API, as an administrator whom clouds.yaml names.  The demo's own listens while
-# `cloudfsck demo` runs, and while `python -m cloudfsck.demo.neutron` does.
+# Ports are repaired through Neutron's API, as an administrator whom clouds.yaml names.  The demo's own listens while a
+# command runs, and while `python -m cloudfsck.demo.neutron` does.
 [write.neutron]
 cloud = "demo"
 clouds_file = {_quoted(str(clouds))}

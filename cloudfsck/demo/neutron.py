@@ -2,7 +2,7 @@
 
 What it changes goes on to the demo's OVN, which listens beside it (`ovn.py`).
 
-It listens on the loopback while `cloudfsck demo` runs, and as long as one likes when it is started itself:
+It listens on the loopback while a command works on the demo, and as long as one likes when it is started itself:
 `python -m cloudfsck.demo.neutron DIRECTORY`.  Each time clouds.yaml says where; in between nobody is there.
 """
 
@@ -337,8 +337,9 @@ def clouds(place: Path, url: str = _NOBODY) -> Path:
     path = place / "clouds.yaml"
     path.touch(mode=0o600)
     path.write_text(f"""\
-# The administrator of the demo.  Its Neutron listens only while somebody runs it, and then this file says where:
-# cloudfsck demo, or python -m cloudfsck.demo.neutron {place}
+# The administrator of the demo.  Its Neutron listens only while a command of cloudfsck runs, or for longer by
+# python -m cloudfsck.demo.neutron {place}
+# and then this file says where.
 clouds:
   demo:
     region_name: RegionOne

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from socket import AF_UNIX
+from socket import socket as Socket
 from typing import Any
 
 from cloudfsck.model import Trouble
@@ -255,6 +257,12 @@ def socket(place: Path) -> Path:
     if len(str(path).encode()) > _LONGEST:
         raise Trouble(f"the demo cannot be made in {place}: the socket of its OVN cannot have so long a path")
     return path
+
+
+def listens(path: Path) -> bool:
+    """Whether somebody answers there already."""
+    with Socket(AF_UNIX) as one:
+        return one.connect_ex(str(path)) == 0
 
 
 @contextmanager
