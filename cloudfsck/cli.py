@@ -411,10 +411,11 @@ def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, 
         raise Trouble(f"{plan_file} is a plan to purge, and `repair` never destroys")
     # a plan may be hours old: what stops all repairs shows only in a reading of the whole cloud
     verdict, snapshot = _judge(session)
-    made = _plan(session, verdict, snapshot, purging)
-    _finish(session, snapshot)
-    if given is not None:
+    if given is None:
+        made = _plan(session, verdict, snapshot, purging)
+    else:
         made = replace(given, entries=() if verdict.stops else given.entries, stops=verdict.stops)
+    _finish(session, snapshot)
     status = _status(verdict) & TROUBLE
     left = {(one.check, one.key) for one in verdict.findings if one.state in ("seen", "proven")}
     if whys := sorted({gap.why for gap in verdict.gaps}):
