@@ -91,7 +91,6 @@ def test_what_ovn_lost(cloud: Cloud, api: Api, tmp_path: Path, story: Story, mad
     story.agreed("OVN's synchronisation")
 
 
-@pytest.mark.long
 def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> None:
     operator = Operator(cloud, tmp_path, **WRITES)
     made, beside = northbound.made(api), northbound.made(api)
@@ -132,7 +131,6 @@ def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> 
     story.agreed("OVN's synchronisation; the same things of another network are as they were")
 
 
-@pytest.mark.long
 def test_what_differs_in_ovn(cloud: Cloud, api: Api, tmp_path: Path, story: Story, made: Made) -> None:
     operator = Operator(cloud, tmp_path)
     deaf = northbound.status_lost(cloud, api, "compute1", "port-6")
