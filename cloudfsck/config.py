@@ -25,7 +25,7 @@ PLACES = (Path("cloudfsck.toml"), Path("/etc/cloudfsck/cloudfsck.toml"))
 #: Why a check whose name begins with a service's is not made.
 NO_SERVICE = {
     name: f"the configuration names no database of {name.capitalize()}'s ([{name}] database)"
-    for name in ("cinder", "neutron")
+    for name in ("cinder", "designate", "neutron")
 }
 
 #: Why a check of OVN is not made.
@@ -189,6 +189,7 @@ class Write(_Section):
     ssh: Ssh | None = None
     cinder: CloudApi | None = None
     neutron: CloudApi | None = None
+    designate: CloudApi | None = None
     ovn: Ovn | None = None
     nsx: Nsx | None = None
     database: Account | None = None

@@ -67,7 +67,13 @@ def test_explains_itself(name: str) -> None:
 @EACH_CHECK
 @pytest.mark.parametrize(
     ("per", "prefixes"),
-    [("cinder", ("cinder",)), ("neutron", ("neutron", "ovn", "nsx")), ("ovn", ("ovn",)), ("nsx", ("nsx",))],
+    [
+        ("cinder", ("cinder",)),
+        ("designate", ("designate",)),
+        ("neutron", ("neutron", "ovn", "nsx")),
+        ("ovn", ("ovn",)),
+        ("nsx", ("nsx",)),
+    ],
 )
 def test_is_named_after_what_it_reads_beside_nova(name: str, per: str, prefixes: tuple[str, ...]) -> None:
     """Then it is left out where the configuration does not name that."""
