@@ -47,6 +47,9 @@ _OF_PROJECTS = "-of-gone-project"
 NO_OCTAVIA = "the configuration names no database of Octavia's ([octavia] database)"
 _OF_LOAD_BALANCERS = "-load-balancer-"
 
+#: How a check is named that asks Neutron about floating IPs, whoever told of them.
+_OF_FLOATING_IPS = "-of-gone-floating-ip"
+
 #: Why a check of images on a storage backend is not made, and how such a check is named.
 NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"
 _OF_IMAGES = re.compile(r"-image-of-|-without-image$")
@@ -362,6 +365,8 @@ class Config(_Section):
         }  # fmt: skip
         if self.ovn is None or self.neutron is None:
             unnamed |= {name: NO_OVN for name in checks if name.startswith("ovn-")}
+        if self.neutron is None:
+            unnamed |= {name: NO_SERVICE["neutron"] for name in checks if name.endswith(_OF_FLOATING_IPS)}
         if self.octavia is None:
             unnamed |= {name: NO_OCTAVIA for name in checks if _OF_LOAD_BALANCERS in name}
         if self.nsx is None or self.neutron is None or self.keystone is None:

@@ -810,18 +810,19 @@ TABLES: tuple[Table, ...] = (
         """The records in those sets.  What Designate or its sink made for somebody else is `managed`, and says for
         whom; so are a zone's own SOA and NS, which are nobody's.""",
         """
-        id                     VARCHAR    The record.
-        recordset_id           VARCHAR    The set.
-        data                   VARCHAR    What it says: an address, a name.
-        managed                BOOLEAN    Whether only an administrator may change it.
-        managed_plugin_name    VARCHAR    What made it: nova_fixed, neutron_floatingip; NULL: Designate itself.
-        managed_resource_type  VARCHAR    What it was made for: instance, floatingip, ptr:floatingip.
-        managed_resource_id    VARCHAR    Which one.
-        managed_extra          VARCHAR    Of a ptr:floatingip, the address.
-        status                 VARCHAR    ACTIVE, PENDING, ERROR.
-        action                 VARCHAR    NONE, or what is under way: CREATE, UPDATE, DELETE.
-        created_at             TIMESTAMP  When it was asked for.
-        updated_at             TIMESTAMP  When the row last changed.
+        id                       VARCHAR    The record.
+        recordset_id             VARCHAR    The set.
+        data                     VARCHAR    What it says: an address, a name.
+        managed                  BOOLEAN    Whether only an administrator may change it.
+        managed_plugin_name      VARCHAR    What made it: nova_fixed, neutron_floatingip; NULL: Designate itself.
+        managed_resource_type    VARCHAR    What it was made for: instance, floatingip, ptr:floatingip.
+        managed_resource_id      VARCHAR    Which one.
+        managed_resource_region  VARCHAR    Of which region, of a ptr:floatingip.
+        managed_extra            VARCHAR    Of a ptr:floatingip, the address.
+        status                   VARCHAR    ACTIVE, PENDING, ERROR.
+        action                   VARCHAR    NONE, or what is under way: CREATE, UPDATE, DELETE.
+        created_at               TIMESTAMP  When it was asked for.
+        updated_at               TIMESTAMP  When the row last changed.
         """,
         key="recordset_id managed_resource_id",
         origin="records",

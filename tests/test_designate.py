@@ -41,7 +41,8 @@ CREATE TABLE zones (id CHAR(32), name VARCHAR, type VARCHAR, tenant_id VARCHAR, 
 CREATE TABLE recordsets (id CHAR(32), zone_id CHAR(32), name VARCHAR, type VARCHAR, ttl INT, tenant_id VARCHAR,
                          description VARCHAR, created_at DATETIME, updated_at DATETIME);
 CREATE TABLE records (id CHAR(32), recordset_id CHAR(32), data TEXT, managed BOOLEAN, managed_plugin_name VARCHAR,
-                      managed_resource_type VARCHAR, managed_resource_id CHAR(32), managed_extra VARCHAR,
+                      managed_resource_type VARCHAR, managed_resource_id CHAR(32), managed_resource_region VARCHAR,
+                      managed_extra VARCHAR,
                       status VARCHAR, action VARCHAR, created_at DATETIME, updated_at DATETIME);
 """
 
@@ -63,7 +64,8 @@ def database(tmp_path: Path) -> Database:
             db.execute("INSERT INTO recordsets VALUES (?, ?, ?, 'A', NULL, NULL, NULL, ?, NULL)",
                        [recordset, bare(Z), f"web-{number}.cloud.test.", at])  # fmt: skip
             db.execute(
-                "INSERT INTO records VALUES (?, ?, ?, 1, 'nova_fixed', 'instance', ?, NULL, 'ACTIVE', 'NONE', ?, NULL)",
+                "INSERT INTO records VALUES"
+                " (?, ?, ?, 1, 'nova_fixed', 'instance', ?, NULL, NULL, 'ACTIVE', 'NONE', ?, NULL)",
                 [f"{number:032x}", recordset, f"10.0.0.{number}", bare(S) if number == 0 else None, at],
             )
     return Database("designate", f"sqlite:///{file}", Login())

@@ -40,35 +40,27 @@ CHECK = Check(
     accused=("designate_records",),
     query="""
         WITH dead AS (
-            SELECT r.id AS record, g.server, g.name, g.deleted_at, g.cell
+            SELECT r.recordset_id AS recordset, list(r.data ORDER BY r.data) AS dead,
+                   list(DISTINCT g.server ORDER BY g.server) AS servers, min(g.name) AS server_name,
+                   max(g.deleted_at) AS deleted_at, arg_max(g.cell, g.deleted_at) AS cell
               FROM designate_records r
               JOIN gone_servers g ON g.server = r.managed_resource_id
              WHERE r.managed
                AND r.managed_resource_type = 'instance'
-               AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = g.server)),
-        sets AS (
-            SELECT r.recordset_id AS recordset,
-                   list(r.data ORDER BY r.data) FILTER (d.record IS NOT NULL) AS dead,
-                   coalesce(list(r.data ORDER BY r.data) FILTER (d.record IS NULL), []) AS kept,
-                   list(DISTINCT d.server ORDER BY d.server) FILTER (d.record IS NOT NULL) AS servers,
-                   min(d.name) AS server_name, max(d.deleted_at) AS deleted_at, arg_max(d.cell, d.deleted_at) AS cell,
-                   max(greatest(r.created_at, r.updated_at)) AS changed
-              FROM designate_records r
-              LEFT JOIN dead d ON d.record = r.id
-             GROUP BY r.recordset_id
-            HAVING count(d.record) > 0
-               AND bool_and(r.status = 'ACTIVE' AND r.action = 'NONE')),
+               AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = g.server)
+             GROUP BY r.recordset_id),
         named AS (
-            SELECT s.*, t.name, t.type, t.ttl, t.tenant_id AS project, t.zone_id AS zone, z.name AS zone_name,
-                   coalesce(list_sort(n.servers), []) AS namesakes,
-                   (SELECT coalesce(list(DISTINCT d.host ORDER BY d.host), []) FROM libvirt_domains d
-                     WHERE list_contains(s.servers, d.uuid)) AS guests_on
-              FROM sets s
-              JOIN designate_recordsets t ON t.id = s.recordset
-              JOIN designate_zones z ON z.id = t.zone_id
-              LEFT JOIN (SELECT lower(l.name) AS label, list(DISTINCT l.server) AS servers FROM live_servers l
+            SELECT s.*, d.dead, d.servers, d.server_name, d.deleted_at, d.cell,
+                   list_filter(s.records, lambda one: NOT list_contains(d.dead, one)) AS kept,
+                   coalesce(n.servers, []) AS namesakes,
+                   (SELECT coalesce(list(DISTINCT v.host ORDER BY v.host), []) FROM libvirt_domains v
+                     WHERE list_contains(d.servers, v.uuid)) AS guests_on
+              FROM recordsets s
+              JOIN dead d ON d.recordset = s.recordset
+              LEFT JOIN (SELECT lower(l.name) AS label, list(DISTINCT l.server ORDER BY l.server) AS servers
+                           FROM live_servers l
                           GROUP BY lower(l.name)) n
-                     ON n.label = lower(split_part(t.name, '.', 1)))
+                     ON n.label = lower(split_part(s.name, '.', 1)))
         SELECT n.recordset AS key, n.servers[1] AS server, n.server_name, n.servers, n.deleted_at, n.name, n.type, n.ttl, n.dead,
                n.kept, n.project, n.zone, n.zone_name, n.recordset, n.changed, n.namesakes, n.guests_on,
                list_concat([n.recordset], n.servers, n.namesakes) AS also, NULL AS hosts, NULL AS cells,
