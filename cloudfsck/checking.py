@@ -6,7 +6,7 @@ that the query reads was read whole there, the finding is unproven.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from cloudfsck import tables
 from cloudfsck.model import ALSO, BACKENDS, GIVEN, Answer, Check, Finding, Gap, Row, State, Trouble, Unknown
@@ -17,14 +17,30 @@ Known = Mapping[tables.Per, list[str]]
 
 def run(name: str, check: Check, snapshot: Snapshot) -> Answer:
     """The answer of one check.  Raises Trouble if the query is not one that can be trusted."""
-    read = snapshot.tables_read(check.query)
+    return run_all({name: check}, snapshot)[name]
+
+
+def run_all(checks: Mapping[str, Check], snapshot: Snapshot) -> dict[str, Answer]:
+    return {answer.check: answer for answer in answers(checks, snapshot)}
+
+
+def answers(checks: Mapping[str, Check], snapshot: Snapshot) -> Iterator[Answer]:
+    """The answer of each check in turn; what all of them need to know of the snapshot is asked once."""
     heard = snapshot.heard()
+    known = _known(snapshot, heard)
+    rows: dict[str, int] = {}
+    for table in {table for check in checks.values() for table in check.accused}:
+        rows[table] = int(snapshot.rows(f"SELECT count(*) AS rows FROM {table}")[0]["rows"])
+    for name, check in checks.items():
+        yield _answer(name, check, snapshot, heard, known, sum(rows[table] for table in check.accused))
+
+
+def _answer(name: str, check: Check, snapshot: Snapshot, heard: Heard, known: Known, looked_at: int) -> Answer:
+    read = snapshot.tables_read(check.query)
     gaps = _gaps(read, heard)
     expected = sum(len(heard.parts(table)) or 1 for table in read)
-    looked_at = sum(int(snapshot.rows(f"SELECT count(*) AS rows FROM {table}")[0]["rows"]) for table in check.accused)
     findings: list[Finding] = []
     if looked_at and not read - heard.tables:  # where there is nobody to accuse, there is nothing to ask
-        known = _known(snapshot, heard)
         for row in snapshot.rows(check.query):
             missing = [column for column in GIVEN if column not in row]
             if missing:
@@ -91,7 +107,3 @@ def _parts(per: tables.Per, row: Row, heard: Heard, known: Known) -> list[str] |
     everybody = known[per]
     listed = heard.lacks("roster", "", ()) if per == "host" else heard.lacks("nova_cell_mappings", tables.API, ())
     return everybody if everybody and listed is None else None
-
-
-def run_all(checks: Mapping[str, Check], snapshot: Snapshot) -> dict[str, Answer]:
-    return {name: run(name, check, snapshot) for name, check in checks.items()}

@@ -193,6 +193,7 @@ class Session:
         left_out = self.config.left_out(self.checks)
         self.active = {name: check for name, check in self.checks.items() if name not in left_out}
         self.state = State(self.config.cloud)
+        context.with_resource(demo.standing_in(self.path.parent))
         self.sources = Sources(self.config, self.state.holds)
         self.stop = _Stop()
 
@@ -413,10 +414,11 @@ def _repair(session: Session, plan_file: Path | None, purging: bool, yes: bool, 
         raise Trouble(f"{plan_file} is a plan to purge, and `repair` never destroys")
     # a plan may be hours old: what stops all repairs shows only in a reading of the whole cloud
     verdict, snapshot = _judge(session)
-    made = _plan(session, verdict, snapshot, purging)
-    _finish(session, snapshot)
-    if given is not None:
+    if given is None:
+        made = _plan(session, verdict, snapshot, purging)
+    else:
         made = replace(given, entries=() if verdict.stops else given.entries, stops=verdict.stops)
+    _finish(session, snapshot)
     status = _status(verdict) & TROUBLE
     left = {(one.check, one.key) for one in verdict.findings if one.state in ("seen", "proven")}
     if whys := sorted({gap.why for gap in verdict.gaps}):
@@ -852,17 +854,16 @@ def demo_(
     own = f"cloudfsck -c {path}"
     if not make_only:
         status = CLEAN
-        with demo.serving(where):
-            for said, arguments in (
-                ("A damaged cloud is made.  What is wrong with it?", ["check"]),
-                ("What would be done about it?", ["plan", "-o", str(where / "plan.json")]),
-                ("Do it: one reversible step for each.", ["repair", str(where / "plan.json"), "--yes"]),
-                ("And again: is it clean?", ["check"]),
-            ):
-                out.rule(said, align="left")
-                out.print(f"$ {own} {' '.join(arguments)}\n", style="bold", markup=False)
-                status = app(["-c", str(path), *arguments], standalone_mode=False)
-                out.print()
+        for said, arguments in (
+            ("A damaged cloud is made.  What is wrong with it?", ["check"]),
+            ("What would be done about it?", ["plan", "-o", str(where / "plan.json")]),
+            ("Do it: one reversible step for each.", ["repair", str(where / "plan.json"), "--yes"]),
+            ("And again: is it clean?", ["check"]),
+        ):
+            out.rule(said, align="left")
+            out.print(f"$ {own} {' '.join(arguments)}\n", style="bold", markup=False)
+            status = app(["-c", str(path), *arguments], standalone_mode=False)
+            out.print()
         if status != CLEAN and not with_by_hand:
             return int(status)
     out.print("Worth trying next:", style="bold")
@@ -870,6 +871,4 @@ def demo_(
                  f"{own} show server {demo.SHOWN}",
                  f"{own} sql 'SELECT host, state, count(*) FROM libvirt_domains GROUP BY ALL'"):  # fmt: skip
         out.print(f"  {line}", markup=False)
-    out.print("What repair and undo do by Neutron's API needs the demo's own, which this runs:")
-    out.print(f"  {sys.executable} -m cloudfsck.demo.neutron {where}", markup=False)
     return CLEAN

@@ -88,10 +88,10 @@ def judge(
 ) -> Verdict:  # fmt: skip
     """Run the checks over a snapshot of the whole cloud and prove what they find."""
     answers = {}
-    for done, (name, check) in enumerate(checks.items()):
+    progress("checks", 0, len(checks))
+    for done, answer in enumerate(checking.answers(checks, snapshot), start=1):
+        answers[answer.check] = answer
         progress("checks", done, len(checks))
-        answers[name] = checking.run(name, check, snapshot)
-    progress("checks", len(checks), len(checks))
     found = [finding for answer in answers.values() for finding in answer.findings]
     judged = frozenset(name for name, answer in answers.items() if answer.unknown is None)
     first_seen = state.sight([finding for finding in found if finding.state != "held"], judged)
@@ -156,15 +156,18 @@ def reread(findings: Sequence[Finding], checks: Mapping[str, Check], prove: Prov
     before, after = prove(scope(findings))
     try:
         stand: list[Finding | None] = []
-        answers = {
-            name: [
-                {one.key: one for one in checking.run(name, checks[name], snapshot).findings if one.state != "unproven"}
-                for snapshot in (before, after)
-            ]
-            for name in {finding.check for finding in findings}
-        }
+        asked = {finding.check: checks[finding.check] for finding in findings}
+        readings = [
+            {
+                (name, one.key): one
+                for name, answer in checking.run_all(asked, snapshot).items()
+                for one in answer.findings
+                if one.state != "unproven"
+            }
+            for snapshot in (before, after)
+        ]
         for finding in findings:
-            one, other = (found.get(finding.key) for found in answers[finding.check])
+            one, other = (found.get((finding.check, finding.key)) for found in readings)
             stand.append(one if one and other and same(one.row, other.row) else None)
         return stand
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -13,15 +14,19 @@ import urllib.error
 import urllib.request
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cloudfsck import config, demo
-from cloudfsck.demo import cloud, databases, hosts, kernel, network, neutron, virsh
-from cloudfsck.model import Trouble
+from cloudfsck.acts import ovn as sender
+from cloudfsck.acts import ovn_port
+from cloudfsck.demo import cloud, databases, hosts, kernel, network, neutron, ovn, virsh
+from cloudfsck.model import Moved, Trouble
 from cloudfsck.sources import nova, probe
+from cloudfsck.sources import ovn as source
 from cloudfsck.sources.database import Database, Login
 
 ROOT = Path(demo.__file__).parents[1]
@@ -125,6 +130,8 @@ def test_a_link_in_an_earlier_one_is_not_followed(tmp_path: Path) -> None:
 def test_a_path_that_no_database_url_can_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Trouble, match="cannot hold '#' '\\?'"):
         demo.make(tmp_path / "what?#")
+    with pytest.raises(Trouble, match="the socket of its OVN cannot have so long a path"):
+        demo.make(tmp_path / ("long" * 25))
     assert names(tmp_path) == []
 
 
@@ -483,6 +490,111 @@ def test_what_it_does_not_know_it_says(asking: Asking) -> None:
 def test_there_is_nothing_to_answer_for_without_a_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert neutron.main([str(tmp_path)]) == 1
     assert "there is no demo in" in capsys.readouterr().err
+
+
+# -- the stand-in for OVN
+
+
+def in_ovn(place: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the product reads there, by its own tables."""
+    settings = config.load(place / "cloudfsck.toml").ovn
+    assert settings is not None
+    pieces = list(source.read(settings))
+    assert [piece.why for piece in pieces if piece.why] == []
+    return {piece.table: piece.rows.to_pylist() for piece in pieces}
+
+
+def test_ovn_has_what_neutron_has_but_for_the_story(made: Path) -> None:
+    net = network.network(cloud.servers(by_hand=True), by_hand=True)
+    with demo.serving(made):
+        found = in_ovn(made)
+    assert not (made / "ovn/nb.sock").exists()
+    (kept,), (lost,) = net.kept, net.lost
+    of_neutron = {port.id: port for port in net.ports if port.owner != "network:floatingip"}
+    there = {row["port"]: row for row in found["ovn_switch_ports"] if row["port"]}
+    assert set(there) == (set(of_neutron) - {lost}) | {kept.id}
+    for one, row in there.items():
+        told = of_neutron.get(one, kept)
+        assert (row["switch"], row["device_id"]) == (f"neutron-{told.network}", told.device)
+        assert (row["up"], row["revision"]) == (told.status == "ACTIVE", 4)
+    assert [row["name"] for row in found["ovn_switches"] if row["network"] is None] == ["kube-node-1"]
+    assert {row["network"] for row in found["ovn_switches"]} - {None} == set(net.networks)
+    assert {row["security_group"] for row in found["ovn_port_groups"]} == set(net.security_groups)
+    assert {row["router"] for row in found["ovn_routers"]} == {one.id for one in net.routers}
+    gateways = {row["port"] for row in found["ovn_router_ports"] if row["gateway"]}
+    assert gateways == {one.gateway.id for one in net.routers}
+    leading = {(one.id, one.port.address, one.to.id) for one in net.floating_ips if one.to}
+    assert {(row["floating_ip"], row["external_ip"], row["port"]) for row in found["ovn_nats"]} == leading
+    subnets = {cloud.ident("subnet", one) for one in net.networks if one != network.EXTERNAL}
+    assert {row["subnet"] for row in found["ovn_dhcp_options"]} == {
+        one for one in subnets if one != cloud.ident("subnet", cloud.ident("network", "trial"))
+    }
+    (trunk,) = net.trunks.items()
+    assert [(row["parent"], row["port"], row["tag"]) for row in there.values() if row["parent"]] == [(*trunk, 12)]
+
+
+def test_a_port_that_only_ovn_has_goes_and_comes_back_as_it_was(asking: Asking) -> None:
+    settings = config.load(asking.place / "cloudfsck.toml").write.ovn
+    assert settings is not None
+    sending = sender.Northbound(settings)
+    (one,) = network.network(cloud.servers(by_hand=False), by_hand=False).kept
+
+    def look() -> list[dict[str, Any]]:
+        return [row for row in in_ovn(asking.place)["ovn_switch_ports"] if row["port"] == one.id]
+
+    (was,) = look()
+    delete = ovn_port.Delete(one.device, "Logical_Switch_Port", one.id, one.id, was["uuid"], was["switch"], 4)
+    with pytest.raises(Moved, match="is not as it was"):
+        sending.send(dataclasses.replace(delete, revision=3))
+    back = delete.undo(sending.send(delete))
+    assert look() == []
+    with pytest.raises(Moved, match="has no row"):
+        sending.send(delete)
+    sending.send(back)
+    assert look() == [{**was, "uuid": look()[0]["uuid"]}]
+    with pytest.raises(Moved, match="no longer as it was seen"):
+        sending.send(back)
+
+
+def test_what_neutron_changes_goes_on_to_ovn(asking: Asking) -> None:
+    def look(port: str) -> dict[str, Any] | None:
+        return next((row for row in in_ovn(asking.place)["ovn_switch_ports"] if row["port"] == port), None)
+
+    def notes(id: str) -> list[tuple[str, int]]:
+        with closing(sqlite3.connect(asking.place / "databases/neutron.sqlite")) as db:
+            told = "SELECT resource_type, revision_number FROM ovn_revision_numbers WHERE resource_uuid = ?"
+            return db.execute(told, [id]).fetchall()
+
+    one, other = server("web-3"), server("mail-2")
+    was = look(one.port)
+    assert was is not None
+    away = {"port": {"device_id": "", "device_owner": "", "binding:host_id": ""}}
+    assert asking.of("PUT", f"/ports/{one.port}", away)[0] == 200
+    assert look(one.port) == {**was, "device_id": "", "device_owner": "", "revision": 5}
+    assert notes(one.port) == [("ports", 5)]
+    (leads,) = asking.of("GET", f"/floatingips?port_id={other.port}")[1]["floatingips"]
+    assert asking.of("DELETE", f"/ports/{other.port}") == (204, {})
+    assert look(other.port) is None
+    assert leads["id"] not in {row["floating_ip"] for row in in_ovn(asking.place)["ovn_nats"]}
+    assert notes(other.port) == []
+    assert notes(leads["id"]) == [("floatingips", leads["revision_number"] + 1)]
+
+
+def test_a_transaction_is_done_whole_or_not_at_all(tmp_path: Path) -> None:
+    northbound = ovn.Northbound(tmp_path / "northbound.json")
+    switch = {"op": "insert", "table": "Logical_Switch", "row": {"name": "one"}}
+    for operation, error in (
+        ({"op": "abort"}, "not supported"),
+        ({"op": "select", "table": "Mirror", "where": []}, "syntax error"),
+        ({"op": "select", "table": "ACL", "where": [["priority", "<", 5]]}, "not supported"),
+        ({**switch, "row": {"colour": "red"}}, "unknown column"),
+        ({"op": "wait", "table": "Logical_Switch", "where": [], "columns": ["name"], "until": "==", "rows": []},
+         "timed out"),
+    ):  # fmt: skip
+        assert northbound.transact([switch, operation])[-1]["error"] == error
+    assert names(tmp_path) == []
+    northbound.transact([switch])
+    assert "one" in (tmp_path / "northbound.json").read_text()
 
 
 # -- the stand-in for the kernel

@@ -359,8 +359,11 @@ def _away(db: Any, port: str) -> None:
 
 
 def _bind(db: Any, port: str, device: str, owner: str, host: str) -> None:
+    # Neutron dates each change: what goes by it (OVN, ports of routers) has its time anew.
     db.execute(
-        "UPDATE neutron_ports SET device_id = ?, device_owner = ?, revision_number = revision_number + 1 WHERE id = ?",
+        "UPDATE neutron_ports SET device_id = ?, device_owner = ?, revision_number = revision_number + 1,"
+        " updated_at = greatest(updated_at, (SELECT max(now) FROM clocks WHERE table_name = 'neutron_ports'))"
+        " WHERE id = ?",
         [device, owner, port],
     )
     db.execute("UPDATE neutron_port_bindings SET host = ? WHERE port_id = ? AND status = 'ACTIVE'", [host, port])

@@ -1,8 +1,8 @@
 """A small damaged cloud in a folder, for those who have none at hand: no server, no root, no network.
 
 The services' databases are SQLite files, each hypervisor is a folder with domains, disks, processes, iSCSI sessions and
-devices, and stand-ins answer for virsh, iscsiadm, multipath and Neutron's API.  `cloud.py` and `network.py` tell what
-is wrong in it, and what only looks so.
+devices, and stand-ins answer for virsh, iscsiadm, multipath, Neutron's API and its OVN.  `cloud.py`, `network.py` and
+`northbound.py` tell what is wrong in it, and what only looks so.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import shutil
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from cloudfsck.model import Trouble
@@ -18,7 +19,7 @@ from cloudfsck.model import Trouble
 #: A server of which many places tell (api-3 of the story).
 SHOWN = "6876620e-4b3d-5446-8377-de13c1a13c28"
 _MARK = ".cloudfsck-demo"
-_OURS = ("cloudfsck.toml", "clouds.yaml", "databases", "hosts", "state")
+_OURS = ("cloudfsck.toml", "clouds.yaml", "databases", "hosts", "ovn", "state")
 
 
 def make(directory: Path, *, by_hand: bool = False) -> Path:
@@ -28,30 +29,52 @@ def make(directory: Path, *, by_hand: bool = False) -> Path:
     directory.
     """
     # Not at the top: `python -m cloudfsck.demo.virsh` imports this package first, and answers in an instant.
-    from cloudfsck.demo import cloud, databases, hosts, neutron
+    from cloudfsck.demo import cloud, databases, hosts, network, neutron, northbound, ovn
 
     place = directory.resolve()
     now = dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0)
     if bad := sorted(set(str(place)) & set("{}?#%\n")):
         raise Trouble(f"the demo cannot be made in {place}: a database URL cannot hold {' '.join(map(repr, bad))}")
+    socket = ovn.socket(place)
     try:
         _clear(place)
         servers = cloud.servers(by_hand)
         (place / "databases").mkdir()
-        files = databases.write(place / "databases", servers, by_hand, now)
+        net = network.network(servers, by_hand)
+        files = databases.write(place / "databases", servers, net, now)
+        socket.parent.mkdir()
+        northbound.fill(ovn.of(place), files["neutron"], net)
         places = hosts.write(place / "hosts", servers, now)
         configuration = place / "cloudfsck.toml"
-        configuration.write_text(_configuration(files, places, neutron.clouds(place)), encoding="utf-8")
+        configuration.write_text(_configuration(files, places, neutron.clouds(place), socket), encoding="utf-8")
     except OSError as error:
         raise Trouble(f"the demo cannot be made in {place}: {error.strerror}: {error.filename}") from error
     return configuration
 
 
 def serving(directory: Path) -> AbstractContextManager[str]:
-    """Have Neutron's API answer for the demo in `directory`, at the URL that is given."""
+    """Have Neutron's API answer for the demo in `directory`, at the URL that is given, and its OVN beside it."""
     from cloudfsck.demo import neutron
 
     return neutron.serving(directory.resolve())
+
+
+@contextmanager
+def standing_in(directory: Path) -> Iterator[None]:
+    """While a command works on the demo in `directory`, have its Neutron and its OVN answer, unless they do already.
+
+    Where there is no demo nothing is done.
+    """
+    if not (directory / _MARK).is_file():
+        yield
+        return
+    from cloudfsck.demo import ovn
+
+    if ovn.listens(ovn.socket(directory.resolve())):
+        yield
+        return
+    with serving(directory):
+        yield
 
 
 def _clear(place: Path) -> None:
@@ -69,7 +92,7 @@ def _clear(place: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _configuration(files: dict[str, Path], places: dict[str, Path], clouds: Path) -> str:
+def _configuration(files: dict[str, Path], places: dict[str, Path], clouds: Path, socket: Path) -> str:
     text = f"""\
 # The configuration of the demo cloud.  A real one looks the same; `cloudfsck init` writes it.
 
@@ -93,12 +116,20 @@ database = {_quoted(f"sqlite:///{files['cinder']}")}
 # Without it nothing is said of ports, floating IPs and routers.
 database = {_quoted(f"sqlite:///{files['neutron']}")}
 
+# OVN's northbound database is held against Neutron's.  The demo's own listens while a command runs.
+[ovn]
+northbound = [{_quoted(f"unix:{socket}")}]
+
+# Who may write there: what Neutron has forgotten is deleted.
+[write.ovn]
+northbound = [{_quoted(f"unix:{socket}")}]
+
 [keystone]
 # Its projects tell whose what Neutron has is.
 database = {_quoted(f"sqlite:///{files['keystone']}")}
 
-# Ports are repaired through Neutron's API, as an administrator whom clouds.yaml names.  The demo's own listens while
-# `cloudfsck demo` runs, and while `python -m cloudfsck.demo.neutron` does.
+# Ports are repaired through Neutron's API, as an administrator whom clouds.yaml names.  The demo's own listens while a
+# command runs, and while `python -m cloudfsck.demo.neutron` does.
 [write.neutron]
 cloud = "demo"
 clouds_file = {_quoted(str(clouds))}

@@ -81,7 +81,7 @@ class Left:
 
 @dataclass(frozen=True)
 class Link:
-    """What Neutron has of a server's port that is not as usual."""
+    """What Neutron, or its OVN, has of a server's port that is not as usual."""
 
     #: Its owner made the port himself, so Nova never deletes it.
     own: bool = False
@@ -92,6 +92,8 @@ class Link:
     #: The host that it is bound to, if not the server's; and one where it has a binding that is not active.
     bound: str | None = None
     inactive: str | None = None
+    #: OVN has kept it, though Neutron deleted it; or has lost it, and Neutron believes that it is there.
+    ovn: Literal["kept", "lost"] | None = None
 
 
 @dataclass(frozen=True)
@@ -337,6 +339,9 @@ def _damage() -> list[Server]:
                 migrations=(Migration("live-migration", "error", "compute5", "compute4", 6.0),),
                 link=Link(inactive="compute4"),
                 about="its live migration failed, and its port is still ready for it on the other host"),
+        Server("batch-3", "cell1", "compute3", project="media", vm_state="deleted", power=0, deleted=9.0, row="deleted",
+               cleaned=1, launched_on="compute3", link=Link(ovn="kept"),
+               about="deleted with its port while OVN did not answer, and Neutron's note of the port is lost"),
     ]  # fmt: skip
 
 
@@ -368,6 +373,8 @@ def _damage_by_hand() -> list[Server]:
                 about="its live migration ended while Neutron did not answer: its traffic still goes to the old host"),
         _server("wiki-2", "compute5", project="lab", link=Link(lost=True),
                 about="somebody deleted its port, and Nova has not noticed"),
+        _server("wiki-3", "compute5", project="lab", link=Link(ovn="lost"),
+                about="somebody deleted its port in OVN, and Neutron has not noticed"),
     ]  # fmt: skip
 
 

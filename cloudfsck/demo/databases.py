@@ -31,15 +31,12 @@ Row = dict[str, Any]
 Rows = dict[str, list[Row]]
 
 
-def write(folder: Path, servers: list[Server], by_hand: bool, now: dt.datetime) -> dict[str, Path]:
-    """Write a file for each of Nova's databases and of the other services' into `folder`; `now` is UTC, naive.
-
-    `by_hand` adds damage to the network that no program repairs.
-    """
+def write(folder: Path, servers: list[Server], net: network.Network, now: dt.datetime) -> dict[str, Path]:
+    """Write a file for each of Nova's databases and of the other services' into `folder`; `now` is UTC, naive."""
     files = {name: folder / f"nova_{name}.sqlite" for name in ("api", *_MAPPINGS)}
     others: dict[tables.Per, Rows] = {
         "cinder": _cinder(servers, now),
-        "neutron": _neutron(network.network(servers, by_hand), now),
+        "neutron": _neutron(net, now),
         "keystone": _keystone(),
     }
     for per, rows in others.items():

@@ -87,7 +87,10 @@ class FloatingIp:
 
 @dataclass(frozen=True)
 class Network:
-    """All that Neutron has.  `networks` and `security_groups` are by owner; `trunks` are a parent and its subport."""
+    """All that Neutron has, and where OVN differs.
+
+    `networks` and `security_groups` are by owner; `trunks` are a parent and its subport.
+    """
 
     networks: Mapping[str, str]
     security_groups: Mapping[str, str]
@@ -95,6 +98,9 @@ class Network:
     routers: tuple[Router, ...]
     floating_ips: tuple[FloatingIp, ...]
     trunks: Mapping[str, str]
+    #: What only OVN still has; and the ports that it has lost.
+    kept: tuple[Port, ...]
+    lost: frozenset[str]
 
 
 def network(servers: list[Server], by_hand: bool) -> Network:
@@ -116,7 +122,9 @@ def network(servers: list[Server], by_hand: bool) -> Network:
         *map(_dhcp, cloud.PROJECTS), *(one.port for one in floating_ips), *_innocent(), subport, *left,
     ]  # fmt: skip
     trunks = {of_servers[_TRUNK].id: subport.id} if _TRUNK in of_servers else {}
-    return Network(networks, groups, tuple(ports), tuple(routers), tuple(floating_ips), trunks)
+    kept = tuple(_of_server(server) for server in servers if server.link.ovn == "kept")
+    lost = frozenset(server.port for server in servers if server.link.ovn == "lost")
+    return Network(networks, groups, tuple(ports), tuple(routers), tuple(floating_ips), trunks, kept, lost)
 
 
 def _of_server(server: Server) -> Port:

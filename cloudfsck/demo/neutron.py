@@ -1,6 +1,8 @@
 """Stand in for Keystone, and for Neutron's API over the demo's own database: ports, their bindings and floating IPs.
 
-It listens on the loopback while `cloudfsck demo` runs, and as long as one likes when it is started itself:
+What it changes goes on to the demo's OVN, which listens beside it (`ovn.py`).
+
+It listens on the loopback while a command works on the demo, and as long as one likes when it is started itself:
 `python -m cloudfsck.demo.neutron DIRECTORY`.  Each time clouds.yaml says where; in between nobody is there.
 """
 
@@ -22,6 +24,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from cloudfsck.demo import northbound, ovn
+
 #: The administrator's, in clouds.yaml.
 PASSWORD = "demo-api-secret"
 #: Where nobody listens who is not root.
@@ -39,10 +43,10 @@ class Wrong(Exception):
 
 
 class Neutron:
-    """What its API answers and does; each request is one transaction."""
+    """What its API answers and does; each request is one transaction, and what it changes goes on to OVN."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
+    def __init__(self, file: Path, northbound: ovn.Northbound) -> None:
+        self.file, self.northbound = file, northbound
 
     def answer(self, method: str, path: str, given: Mapping[str, Any], match: str | None) -> Answer:
         """`given` is the query of a GET, and the body of any other; `match` is the revision that If-Match names."""
@@ -51,11 +55,14 @@ class Neutron:
                 with closing(sqlite3.connect(self.file, timeout=30, isolation_level=None)) as db:
                     db.row_factory = sqlite3.Row
                     db.execute("BEGIN" if method == "GET" else "BEGIN IMMEDIATE")
+                    call = _Call(db, given, match)
                     try:
-                        answer = act(_Call(db, given, match), *found.groups())
+                        answer = act(call, *found.groups())
                     except Wrong as error:
                         return error.answer
                     db.execute("COMMIT")
+                    for kind, changed in dict.fromkeys(call.changed):
+                        northbound.follow(self.northbound, db, kind, changed)
                     return answer
         return Wrong(404, "HTTPNotFound", f"the demo's Neutron does not know how to {method} {path}").answer
 
@@ -63,6 +70,7 @@ class Neutron:
 class _Call:
     def __init__(self, db: sqlite3.Connection, given: Mapping[str, Any], match: str | None) -> None:
         self.db, self.given, self.match = db, given, match
+        self.changed: list[tuple[str, str]] = []
 
     # ------------------------------------------------------------------------------------------ ports
 
@@ -97,7 +105,7 @@ class _Call:
                 "UPDATE ml2_port_bindings SET host = ?, vif_type = ? WHERE port_id = ? AND status = 'ACTIVE'",
                 [host, "ovs" if host else "unbound", port],
             )
-        self._revise(row)
+        self._revise("ports", row)
         return self.port(port)
 
     def delete_port(self, port: str) -> Answer:
@@ -110,6 +118,7 @@ class _Call:
             self.db.execute(f"DELETE FROM {table} WHERE port_id = ?", [port])
         self.db.execute("DELETE FROM ports WHERE id = ?", [port])
         self.db.execute("DELETE FROM standardattributes WHERE id = ?", [row["standard_attr_id"]])
+        self.changed.append(("ports", port))
         return 204, {}
 
     def bindings(self, port: str) -> Answer:
@@ -122,7 +131,7 @@ class _Call:
         gone = self.db.execute("DELETE FROM ml2_port_bindings WHERE port_id = ? AND host = ?", [port, host])
         if gone.rowcount != 1:
             raise Wrong(404, "PortBindingNotFound", f"Binding for port {port} for host {host} could not be found.")
-        self._revise(row)
+        self._revise("ports", row)
         return 204, {}
 
     # ------------------------------------------------------------------------------------------ floating IPs
@@ -168,7 +177,7 @@ class _Call:
             "UPDATE floatingips SET fixed_port_id = ?, fixed_ip_address = ?, router_id = ?, status = ? WHERE id = ?",
             [port, address, router, "DOWN" if port is None else "ACTIVE", floating_ip],
         )
-        self._revise(self._one("floatingips", floating_ip, "Floating IP"))
+        self._revise("floatingips", self._one("floatingips", floating_ip, "Floating IP"))
 
     # ------------------------------------------------------------------------------------------ rows
 
@@ -201,7 +210,8 @@ class _Call:
             raise Wrong(400, "HTTPBadRequest", f"Unrecognized attribute(s) '{', '.join(unknown)}'")
         return change
 
-    def _revise(self, row: sqlite3.Row) -> None:
+    def _revise(self, kind: str, row: sqlite3.Row) -> None:
+        self.changed.append((kind, row["id"]))
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M:%S.000000")
         self.db.execute(
             "UPDATE standardattributes SET revision_number = revision_number + 1, updated_at = ? WHERE id = ?",
@@ -293,24 +303,28 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, place: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.neutron = Neutron(file)
+        self.neutron = Neutron(place / "databases" / "neutron.sqlite", ovn.of(place))
         self.token = secrets.token_urlsafe(24)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
 @contextmanager
 def serving(place: Path) -> Iterator[str]:
-    """Answer for the demo in `place` until this ends; its clouds.yaml names the port that the kernel has given."""
-    server = _Server(place / "databases" / "neutron.sqlite")
+    """Answer for the demo in `place`, as Neutron and as its OVN, until this ends.
+
+    Its clouds.yaml names the port that the kernel has given.
+    """
+    server = _Server(place)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True)
     thread.start()
     # What the environment says of proxies is not for the loopback.
     os.environ["no_proxy"] = ",".join([*filter(None, map(os.environ.get, ("no_proxy", "NO_PROXY"))), "127.0.0.1"])
     try:
         clouds(place, server.url)
-        yield server.url
+        with ovn.serving(server.neutron.northbound, ovn.socket(place)):
+            yield server.url
     finally:
         clouds(place)
         server.shutdown()
@@ -323,8 +337,9 @@ def clouds(place: Path, url: str = _NOBODY) -> Path:
     path = place / "clouds.yaml"
     path.touch(mode=0o600)
     path.write_text(f"""\
-# The administrator of the demo.  Its Neutron listens only while somebody runs it, and then this file says where:
-# cloudfsck demo, or python -m cloudfsck.demo.neutron {place}
+# The administrator of the demo.  Its Neutron listens only while a command of cloudfsck runs, or for longer by
+# python -m cloudfsck.demo.neutron {place}
+# and then this file says where.
 clouds:
   demo:
     region_name: RegionOne
@@ -347,7 +362,8 @@ def main(argv: list[str]) -> int:
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(place) as url:
-        print(f"the demo's Neutron answers at {url}/network; interrupt it to end it", flush=True)
+        print(f"the demo's Neutron answers at {url}/network, and its OVN at {ovn.socket(place)}", flush=True)
+        print("interrupt it to end both", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -300,13 +300,10 @@ class Sources:
         except Unreadable:
             total = 1
         total += sum(bool(service.tables_read_from(database)) for database in self.services())
-        done = -1
-        part = ""
-        for piece in chain(self._services(scope), self._nova(scope)):
-            if piece.part != part:
-                part, done = piece.part, done + 1
-                progress("databases", done, total)
-            snapshot.add([piece])
+        by_part = groupby(chain(self._services(scope), self._nova(scope)), lambda piece: piece.part)
+        for done, (_, pieces) in enumerate(by_part):
+            progress("databases", done, total)
+            snapshot.add(pieces)
         progress("databases", total, total)
 
     def _services(self, scope: Scope, only: str | None = None) -> Iterator[Piece]:

@@ -353,13 +353,13 @@ def uuids_of(answers: List[str]) -> Dict[str, Set[str]]:
 QUESTIONS = ["uri"] + [LISTS[key] for key in sorted(LISTS)]
 
 
-def find_virsh(request: Dict[str, Any]) -> Tuple[Virsh, Dict[str, Set[str]]]:
-    """The virsh that answers on this host, and its lists."""
+def find_virsh(request: Dict[str, Any], ask: Callable[[Virsh], Any]) -> Tuple[Virsh, Any]:
+    """The virsh that answers on this host, and its answer."""
     reasons = []  # type: List[str]
     for argv in [request["virsh"]] if request.get("virsh") else list(VIRSH):
         try:
             virsh = Virsh(argv)
-            return virsh, virsh.lists()
+            return virsh, ask(virsh)
         except Unread as error:
             reasons.append(str(error))
     raise Unread("; ".join(reasons))
@@ -375,7 +375,7 @@ def read_domains(request: Dict[str, Any]) -> List[Dict[str, Any]]:
 
 def domains_among(request: Dict[str, Any], scope: Optional[List[str]]) -> List[Dict[str, Any]]:
     """The domains of this host that are in the scope; None: all."""
-    virsh, lists = find_virsh(request)
+    virsh, lists = find_virsh(request, Virsh.lists)
     found = {}  # type: Dict[str, Dict[str, Any]]
     said = ""
     # A domain that changes while it is read is read again.  That one vanished is only taken from a list of its own,
@@ -1249,7 +1249,7 @@ def read_nvram(request: Dict[str, Any], proc: str, domains: Callable[[], List[Di
     for domain in domains():
         if domain["nvram"]:
             owners.setdefault(os.path.basename(domain["nvram"]), set()).add(domain["name"])
-    for name in find_virsh(request)[0].names():
+    for name in find_virsh(request, Virsh.names)[1]:
         for ending in (".fd", ".qcow2"):
             owners.setdefault(name + "_VARS" + ending, set()).add(name)
     return [dict(row, used_by=sorted(owners.get(str(row["name"]), set()))) for row in answer]
