@@ -152,7 +152,7 @@ CHECK = Check(
                                   rr-2   rs-2          10.0.0.2  true     instance               s-2                  ACTIVE   NONE    -9d         -9d
                                   rr-3   rs-3          10.0.0.3  true     instance               s-3                  PENDING  NONE    -9d         -9d
                                   rr-4   rs-4          10.0.0.4  true     instance               s-3                  ACTIVE   DELETE  -9d         -9d
-                                  rr-5   rs-5          10.0.0.5  true     floatingip             s-3                  ACTIVE   NONE    -9d         -9d
+                                  rr-5   rs-5          10.0.0.5  true     share                  s-3                  ACTIVE   NONE    -9d         -9d
                                   rr-6   rs-6          10.0.0.6  false    instance               s-3                  ACTIVE   NONE    -9d         -9d
                                   rr-7   rs-7          10.0.0.7  true     instance               s-3                  ACTIVE   NONE    -9d         -9d
             """,

@@ -76,6 +76,7 @@ CHECK = Check(
         Scenario(
             "a PTR, a record of the sink's, beside another's; the address is taken again; another region",
             """
+            hosts cell1           c1
             designate_zones       id   name                    type     status  action
                                   z-1  2.0.192.in-addr.arpa.   PRIMARY  ACTIVE  NONE
                                   z-2  cloud.test.             PRIMARY  ACTIVE  NONE
@@ -108,6 +109,7 @@ CHECK = Check(
         Scenario(
             "it is there; a record of another kind, or nobody's; under way",
             """
+            hosts cell1           c1
             designate_zones       id   name                    type     status  action
                                   z-1  2.0.192.in-addr.arpa.   PRIMARY  ACTIVE  NONE
             designate_recordsets  id    zone_id  name                     type  ttl  created_at  updated_at
