@@ -325,6 +325,7 @@ _DECLARED = {
     "neutron_port_bindings": "port_id, host, status",
     "neutron_floating_ips": "id, fixed_port_id, fixed_ip_address",
     "neutron_ovn_revisions": "resource_type, resource_uuid, standard_attr_id, revision_number",
+    "designate_records": "recordset_id, data",
     "ovn_switch_ports": "name, switch",
     "ovn_router_ports": "name, router",
     "ovn_switches": "name",
@@ -341,6 +342,7 @@ _TAKEN = {
     "block_devices": "name || ' ' || coalesce(wwid, '')",
     "iscsi_sessions": "session || ' ' || target",
     "neutron_ovn_revisions": "resource_type || ' ' || resource_uuid",
+    "designate_records": "recordset_id",
     **dict.fromkeys(("ovn_switch_ports", "ovn_router_ports", "ovn_switches", "ovn_routers", "ovn_port_groups"), "name"),
     **dict.fromkeys(("ovn_nats", "ovn_dhcp_options"), "uuid"),
 }

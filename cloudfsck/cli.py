@@ -43,7 +43,7 @@ from cloudfsck import (
     scenario,
     screen,
 )
-from cloudfsck.acts import cinder, hypervisor, neutron, nsx, ovn
+from cloudfsck.acts import cinder, designate, hypervisor, neutron, nsx, ovn
 from cloudfsck.acts import database as in_database
 from cloudfsck.config import NO_SERVICE, Config
 from cloudfsck.model import UUID, Act, Refused, Trouble
@@ -208,11 +208,13 @@ class Session:
         if by_ssh and not write.model_fields_set:
             raise Trouble(f"{self.path} has no [write.ssh]: without the second key nothing can be repaired")
         roster = self.sources.roster()
-        apis: dict[str, cinder.Cinder | neutron.Neutron | ovn.Northbound | nsx.Controller] = {}
+        apis: dict[str, cinder.Cinder | designate.Designate | neutron.Neutron | ovn.Northbound | nsx.Controller] = {}
         if write.cinder is not None:
             apis["cinder"] = cinder.Cinder(write.cinder)
         if write.neutron is not None:
             apis["neutron"] = neutron.Neutron(write.neutron)
+        if write.designate is not None:
+            apis["designate"] = designate.Designate(write.designate)
         if write.ovn is not None:
             apis["ovn"] = ovn.Northbound(write.ovn)
         if write.nsx is not None:
@@ -245,6 +247,7 @@ class Session:
 _WRITES = {
     "cinder": "its cloud is to be the name of an administrator's entry in clouds.yaml",
     "neutron": "its cloud is to be the name of an administrator's entry in clouds.yaml",
+    "designate": "its cloud is to be the name of an administrator's entry in clouds.yaml",
     "ovn": "its keys are to be as those of [ovn]",
     "nsx": "its keys are to be as those of [nsx], with an account that may write",
 }

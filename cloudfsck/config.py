@@ -25,7 +25,7 @@ PLACES = (Path("cloudfsck.toml"), Path("/etc/cloudfsck/cloudfsck.toml"))
 #: Why a check whose name begins with a service's is not made.
 NO_SERVICE = {
     name: f"the configuration names no database of {name.capitalize()}'s ([{name}] database)"
-    for name in ("cinder", "neutron")
+    for name in ("cinder", "designate", "neutron")
 }
 
 #: Why a check of OVN is not made.
@@ -46,6 +46,9 @@ _OF_PROJECTS = "-of-gone-project"
 #: Why a check of load balancers is not made, and how such a check is named.
 NO_OCTAVIA = "the configuration names no database of Octavia's ([octavia] database)"
 _OF_LOAD_BALANCERS = "-load-balancer-"
+
+#: How a check is named that asks Neutron about floating IPs, whoever told of them.
+_OF_FLOATING_IPS = "-of-gone-floating-ip"
 
 #: Why a check of images on a storage backend is not made, and how such a check is named.
 NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"
@@ -189,6 +192,7 @@ class Write(_Section):
     ssh: Ssh | None = None
     cinder: CloudApi | None = None
     neutron: CloudApi | None = None
+    designate: CloudApi | None = None
     ovn: Ovn | None = None
     nsx: Nsx | None = None
     database: Account | None = None
@@ -361,6 +365,8 @@ class Config(_Section):
         }  # fmt: skip
         if self.ovn is None or self.neutron is None:
             unnamed |= {name: NO_OVN for name in checks if name.startswith("ovn-")}
+        if self.neutron is None:
+            unnamed |= {name: NO_SERVICE["neutron"] for name in checks if name.endswith(_OF_FLOATING_IPS)}
         if self.octavia is None:
             unnamed |= {name: NO_OCTAVIA for name in checks if _OF_LOAD_BALANCERS in name}
         if self.nsx is None or self.neutron is None or self.keystone is None:

@@ -258,6 +258,7 @@ _PLACES = {
     "cell": "cell {part}",
     "cinder": "Cinder's database",
     "neutron": "Neutron's database",
+    "designate": "Designate's database",
     "keystone": "Keystone's database",
     "octavia": "Octavia's database",
     "neutron_nsx": "Neutron's plugin for NSX",

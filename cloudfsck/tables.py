@@ -14,13 +14,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 Per = Literal[
-    "cloud", "api", "cell", "cinder", "neutron", "neutron_nsx", "keystone", "octavia", "ovn", "nsx", "host", "backend"
+    "cloud",
+    "api",
+    "cell",
+    "cinder",
+    "designate",
+    "neutron",
+    "neutron_nsx",
+    "keystone",
+    "octavia",
+    "ovn",
+    "nsx",
+    "host",
+    "backend",
 ]
 
-#: The single part of each table that is read from Nova's API database, from Cinder's, Neutron's, Keystone's, Octavia's,
-#: OVN's and NSX; what Neutron's plugin for NSX adds to Neutron's database is one of its own, for only then is it there.
+#: The single part of each table that is read from Nova's API database, from Cinder's, Designate's, Neutron's,
+#: Keystone's, Octavia's, OVN's and NSX; what Neutron's plugin for NSX adds to Neutron's database is one of its own, for
+#: only then is it there.
 API = "nova_api"
 CINDER = "cinder"
+DESIGNATE = "designate"
 NEUTRON = "neutron"
 NEUTRON_NSX = "neutron_nsx"
 KEYSTONE = "keystone"
@@ -30,10 +44,10 @@ NSX = "nsx"
 
 #: The single part of a table, by what it is read from; those of the services beside Nova are named as these are.
 SINGLE: dict[Per, str] = {
-    "cloud": "", "api": API, "cinder": CINDER, "neutron": NEUTRON, "neutron_nsx": NEUTRON_NSX, "keystone": KEYSTONE,
-    "octavia": OCTAVIA, "ovn": OVN, "nsx": NSX,
+    "cloud": "", "api": API, "cinder": CINDER, "designate": DESIGNATE, "neutron": NEUTRON, "neutron_nsx": NEUTRON_NSX,
+    "keystone": KEYSTONE, "octavia": OCTAVIA, "ovn": OVN, "nsx": NSX,
 }  # fmt: skip
-SERVICES: tuple[Per, ...] = ("cinder", "neutron", "neutron_nsx", "keystone", "octavia")
+SERVICES: tuple[Per, ...] = ("cinder", "designate", "neutron", "neutron_nsx", "keystone", "octavia")
 
 
 @dataclass(frozen=True)
@@ -53,7 +67,8 @@ class Table:
     of its columns once, taken of a service's table that another of ours reads as well.  `apart` names columns of JSON
     with secrets in them, of which the source keeps what stands in CONNECTION alone.  `few` marks one that is read whole
     in spite of its key, for there is little in it, and it acquits by more than its key.  `joined` is another table of
-    the service's that has the rest of the columns, in the row whose `id` the table's STANDARD says.
+    the service's that has the rest of the columns, in the row whose `id` the table's STANDARD says.  `bare` names
+    columns in which the service keeps UUIDs without dashes; here they have them.
     """
 
     name: str
@@ -68,6 +83,7 @@ class Table:
     apart: tuple[str, ...] = ()
     few: bool = False
     joined: str = ""
+    bare: tuple[str, ...] = ()
 
     @property
     def narrow(self) -> bool:
@@ -101,7 +117,7 @@ def taken(column: str) -> list[Column]:
 
 def _table(
     name: str, per: Per, text: str, columns: str, key: str = "", origin: str = "", where: str = "",
-    late: bool = False, distinct: bool = False, apart: str = "", few: bool = False, joined: str = "",
+    late: bool = False, distinct: bool = False, apart: str = "", few: bool = False, joined: str = "", bare: str = "",
 ) -> Table:  # fmt: skip
     fields = []
     if per == "cell":
@@ -114,7 +130,7 @@ def _table(
     for column in apart.split():
         fields += taken(column)
     return Table(name, per, " ".join(text.split()), tuple(fields), tuple(key.split()), origin, where, late, distinct,
-                 tuple(apart.split()), few, joined)  # fmt: skip
+                 tuple(apart.split()), few, joined, tuple(bare.split()))  # fmt: skip
 
 
 #: The column of each of Neutron's resources that says which row of standardattributes is its own.
@@ -749,6 +765,68 @@ TABLES: tuple[Table, ...] = (
         """,
         key="resource_id",
         origin="workers",
+    ),
+    _table(
+        "designate_zones",
+        "designate",
+        "DNS zones that Designate has and is not rid of yet (designate/storage/sqlalchemy/tables.py).",
+        """
+        id           VARCHAR    The zone.
+        name         VARCHAR    Its name, with the dot at the end.
+        type         VARCHAR    PRIMARY; SECONDARY: Designate has a copy of somebody else's; CATALOG.
+        tenant_id    VARCHAR    Its owner.
+        status       VARCHAR    ACTIVE, PENDING: not all name servers have it as it is to be; ERROR.
+        action       VARCHAR    NONE, or what is under way: CREATE, UPDATE, DELETE.
+        serial       BIGINT     Its serial, by Designate.
+        created_at   TIMESTAMP  When it was asked for.
+        updated_at   TIMESTAMP  When the row last changed.
+        """,
+        origin="zones",
+        where="deleted = '0'",
+        bare="id",
+    ),
+    _table(
+        "designate_recordsets",
+        "designate",
+        "Sets of DNS records, each of one name and type.  Designate keeps no row of what it has deleted.",
+        """
+        id           VARCHAR    The recordset.
+        zone_id      VARCHAR    Its zone.
+        name         VARCHAR    The name, with the dot at the end.
+        type         VARCHAR    A, AAAA, PTR, …
+        ttl          BIGINT     How many seconds it may be remembered; NULL: as long as the zone says.
+        tenant_id    VARCHAR    Its owner; NULL: designate-sink made it.
+        description  VARCHAR    What the owner says of it.
+        created_at   TIMESTAMP  When it was asked for.
+        updated_at   TIMESTAMP  When the row last changed.
+        """,
+        key="id",
+        origin="recordsets",
+        bare="id zone_id",
+    ),
+    _table(
+        "designate_records",
+        "designate",
+        """The records in those sets.  What Designate or its sink made for somebody else is `managed`, and says for
+        whom; so are a zone's own SOA and NS, which are nobody's.""",
+        """
+        id                       VARCHAR    The record.
+        recordset_id             VARCHAR    The set.
+        data                     VARCHAR    What it says: an address, a name.
+        managed                  BOOLEAN    Whether only an administrator may change it.
+        managed_plugin_name      VARCHAR    What made it: nova_fixed, neutron_floatingip; NULL: Designate itself.
+        managed_resource_type    VARCHAR    What it was made for: instance, floatingip, ptr:floatingip.
+        managed_resource_id      VARCHAR    Which one.
+        managed_resource_region  VARCHAR    Of which region, of a ptr:floatingip.
+        managed_extra            VARCHAR    Of a ptr:floatingip, the address.
+        status                   VARCHAR    ACTIVE, PENDING, ERROR.
+        action                   VARCHAR    NONE, or what is under way: CREATE, UPDATE, DELETE.
+        created_at               TIMESTAMP  When it was asked for.
+        updated_at               TIMESTAMP  When the row last changed.
+        """,
+        key="recordset_id managed_resource_id",
+        origin="records",
+        bare="id recordset_id managed_resource_id",
     ),
     _table(
         "neutron_ports",

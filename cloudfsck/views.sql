@@ -707,3 +707,13 @@ SELECT w.neutron, list(w.path ORDER BY w.path) AS paths
  WHERE NOT EXISTS (SELECT 1 FROM nsx_present o WHERE o.neutron = w.neutron)
    AND NOT EXISTS (SELECT 1 FROM neutron_network_segments)
  GROUP BY w.neutron;
+
+-- Recordsets of Designate's with nothing under way in them, and all that they say.
+CREATE VIEW recordsets AS
+SELECT s.id AS recordset, s.name, s.type, s.ttl, s.tenant_id AS project, z.id AS zone, z.name AS zone_name,
+       list(r.data ORDER BY r.data) AS records, max(greatest(r.created_at, r.updated_at)) AS changed
+  FROM designate_recordsets s
+  JOIN designate_zones z ON z.id = s.zone_id
+  JOIN designate_records r ON r.recordset_id = s.id
+ GROUP BY s.id, s.name, s.type, s.ttl, s.tenant_id, z.id, z.name
+HAVING bool_and(r.status = 'ACTIVE' AND r.action = 'NONE');

@@ -27,10 +27,8 @@ from testbed.leftovers import INSTANCES, VIRSH, state
 from testbed.node import Node, await_true
 
 SOCKET = "/run/mysqld/mysqld.sock"
-#: Where the two name servers of Designate's pool listen.
-DNS_PORTS = ("5351", "5352")
-#: The queues in which a call waits for the scheduler, and a notification for Designate.
-SCHEDULER, NOTIFICATIONS = "scheduler", "notifications_designate.info"
+#: The queue in which a call waits for the scheduler.
+SCHEDULER = "scheduler"
 
 
 # -- what every place says
@@ -400,42 +398,6 @@ def restore(cloud: Cloud, database: str, backup: str) -> str:
     before = dump(cloud, database)
     cloud.sql(database, backup)
     return before
-
-
-# -- DNS
-
-
-@dataclass(frozen=True)
-class Leaked:
-    """A DNS record that is left of a server."""
-
-    server: str
-    name: str
-    address: str
-
-
-def record_leaked(cloud: Cloud, api: Api, host: str, name: str) -> Leaked:
-    """designate-sink stands still while a server is deleted, and what Nova has said of it is lost with the queue."""
-    server = booted(api, name, host)
-    await_true("its record is active", lambda: [one[2] for one in records(cloud, server)] == ["ACTIVE"], 90)
-    fqdn, address, _ = records(cloud, server)[0]
-    cloud.controller.stop("designate-sink")
-    api.delete(server)
-    await_true("Nova has said so", lambda: any(server in one for one in messages(NOTIFICATIONS)), 30)
-    broker("DELETE", f"queues/%2F/{NOTIFICATIONS}")
-    return Leaked(server, fqdn, address)
-
-
-def records(cloud: Cloud, server: str) -> list[list[str]]:
-    """Name, address and status of the records that Designate's sink has made for a server."""
-    query = "SELECT s.name, r.data, r.status FROM records r JOIN recordsets s ON s.id = r.recordset_id"
-    return cloud.sql("designate", f"{query} WHERE r.managed_resource_id = '{server.replace('-', '')}'")
-
-
-def served(cloud: Cloud, name: str) -> set[str]:
-    """The addresses that the name servers give for a name."""
-    lookups = (("dig", "+short", "+norecurse", "-p", port, f"@{places.ADDRESS}", name, "A") for port in DNS_PORTS)
-    return {address for lookup in lookups for address in cloud.controller.run(*lookup).split()}
 
 
 # -- how a service is held, and dies

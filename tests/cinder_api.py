@@ -99,7 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
                 catalog = [
                     {"type": kind, "name": kind, "endpoints": [
                         {"interface": "public", "region": "One", "region_id": "One", "url": f"{api.url}{place}"}]}
-                    for kind, place in (("block-storage", f"/volume/v3/{PROJECT}"), ("network", "/network"))
+                    for kind, place in (
+                        ("block-storage", f"/volume/v3/{PROJECT}"), ("network", "/network"), ("dns", "/dns")
+                    )
                 ]  # fmt: skip
                 token = {"methods": ["password"], "catalog": catalog, "expires_at": "2999-01-01T00:00:00.000000Z",
                          "issued_at": "2026-01-01T00:00:00.000000Z", "project": {"id": PROJECT, "name": "admin"},

@@ -17,6 +17,7 @@ from cloudfsck.acts import (
     ovn_object,
     ovn_port,
     port,
+    recordset,
 )
 from cloudfsck.model import Act, Trouble
 
@@ -29,7 +30,7 @@ KINDS: dict[str, type[Any]] = {
         block_device.Restore, port.Delete, port.DeleteDhcp, port.Unbind, port.Rebind, port.DeleteBinding,
         port.Disassociate, port.Associate, ovn_port.Delete, ovn_port.Insert, ovn_object.Delete, ovn_object.Insert,
         ovn_note.Reset, ovn_note.Restore,
-        nsx_object.Delete, nsx_object.Create,
+        nsx_object.Delete, nsx_object.Create, recordset.Remove, recordset.Restore,
     )
 }  # fmt: skip
 

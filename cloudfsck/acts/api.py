@@ -56,7 +56,7 @@ class Api:
 
     `name` is the service's as a person says it, `section` the part of our configuration that names the account, and
     `kind` the type under which Keystone's catalog has it; `version` is the microversion that is spoken where no other
-    is asked for, and `major` the version of the API where the catalog need not say it.
+    is asked for, and `major` the version of the API where the catalog need not say it.  `headers` go with each request.
     """
 
     settings: CloudApi
@@ -65,6 +65,7 @@ class Api:
     kind: str
     version: str | None = None
     major: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _adapter: Adapter | None = field(default=None, init=False)
@@ -153,8 +154,8 @@ class Api:
         adapter = self._adapter = self._adapter or _adapter(self)
         with _hearing():
             response = adapter.request(
-                place, method, json=body, microversion=version, headers=dict(headers or {}), raise_exc=False,
-                redirect=False, log=False, connect_retries=0, status_code_retries=0,
+                place, method, json=body, microversion=version, headers={**self.headers, **(headers or {})},
+                raise_exc=False, redirect=False, log=False, connect_retries=0, status_code_retries=0,
             )  # fmt: skip
         try:
             told = response.json()

@@ -1,8 +1,8 @@
 """Read a cloud into a snapshot, in the order that makes a finding safe; the only code that reads the outside.
 
 What may be condemned is read before what may acquit it: first the roster, then the hypervisors, the storage backends,
-OVN and NSX, then Cinder, Neutron, Keystone and Octavia, then Nova's API database, its cells last, and with them the
-roster again.  The same path reads everything or a scope.
+OVN and NSX, then Cinder, Designate, Neutron, Keystone and Octavia, then Nova's API database, its cells last, and with
+them the roster again.  The same path reads everything or a scope.
 """
 
 from __future__ import annotations

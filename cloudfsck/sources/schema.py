@@ -1,7 +1,7 @@
 """The revision of a service's schema, as the service's own migrations note it in its database.
 
-It is all that is read of Placement's and Designate's databases: that it can be read shows that the database answers to
-our account, and is a service's own.
+It is all that is read of Placement's database: that it can be read shows that the database answers to our account, and
+is a service's own.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def databases(config: Config, login: Login) -> list[Database]:
     """The databases of the services beside Nova that the configuration names."""
     named = {
         "cinder": config.cinder,
+        "designate": config.designate,  # what has a name is read after it
         "neutron": config.neutron,
         "keystone": config.keystone,  # whose projects acquit what the others have
         "octavia": config.octavia,
         "placement": config.placement,
-        "designate": config.designate,
     }
     if config.nsx is not None:  # its plugin's tables stand in Neutron's database, and only then
         named[tables.NEUTRON_NSX] = config.neutron

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cloudfsck import tables
 from cloudfsck.model import Piece, Scope
@@ -47,12 +48,37 @@ def _piece(reading: Reading, part: str, table: tables.Table, scope: Scope) -> Pi
     try:
         clock = reading.clock()
         asked = replace(table, columns=(*table.columns[: 0 if table.part is None else 1], *table.asked))
-        rows = reading.bulk(asked) if scope.whole else reading.rows(asked, keys)
+        rows = reading.bulk(asked) if scope.whole else reading.rows(asked, bare(keys) if table.bare else keys)
         if table.apart:
             rows = connection.apart(rows, table.apart)
+        if table.bare:
+            rows = dashed(rows, table.bare)
         return Piece(table.name, part, rows, None, clock, started, now(), keys)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a gap, and the other tables are still read
         return Piece(table.name, part, None, why(reading.database, error), clock, started, now(), keys)
+
+
+def bare(ids: Iterable[str] | None) -> frozenset[str] | None:
+    """UUIDs as a service has them that keeps them without dashes, or with, by the database (oslo's UUID type)."""
+    return None if ids is None else frozenset(form for one in ids for form in (one, one.replace("-", "")))
+
+
+def dashed(rows: pa.Table | pa.RecordBatchReader, columns: Sequence[str]) -> pa.Table | pa.RecordBatchReader:
+    """The same rows, the UUIDs in these columns with dashes."""
+
+    def with_dashes(batch: pa.RecordBatch) -> pa.RecordBatch:
+        for name in columns:
+            texts = pc.replace_substring_regex(batch.column(name), _BARE, r"\1-\2-\3-\4-\5")
+            batch = batch.set_column(batch.schema.get_field_index(name), batch.schema.field(name), texts)
+        return batch
+
+    if isinstance(rows, pa.Table):
+        return pa.Table.from_batches(map(with_dashes, rows.to_batches()), rows.schema)
+    return pa.RecordBatchReader.from_batches(rows.schema, map(with_dashes, rows))
+
+
+#: A UUID without dashes.
+_BARE = "^" + "".join(f"([0-9a-f]{{{length}}})" for length in (8, 4, 4, 4, 12)) + "$"
 
 
 def asked(

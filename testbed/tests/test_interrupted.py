@@ -394,28 +394,3 @@ def test_restored_cell(cloud: Cloud, api: Api, operator: Operator, tmp_path_fact
     assert picture(cloud, made) == RUNS
     api.delete(made)
     assert picture(cloud, made) == picture(cloud, deleted) == GONE
-
-
-# -- DNS
-
-
-@pytest.mark.long
-def test_record_leaked(cloud: Cloud, api: Api, operator: Operator) -> None:
-    leaked = interrupted.record_leaked(cloud, api, "compute1", "leaked")
-    cloud.start("designate-sink")
-    until("the sink listens", lambda: interrupted.counted(interrupted.NOTIFICATIONS, "consumers") > 0, 60)
-    assert interrupted.records(cloud, leaked.server) == [["leaked.cloud.test.", leaked.address, "ACTIVE"]]
-    assert interrupted.served(cloud, leaked.name) == {leaked.address}
-    assert picture(cloud, leaked.server) == GONE
-    assert judged(operator, leaked.server) == UNASKED
-    remove_record(api, leaked.name)
-    until("the name servers forget it", lambda: interrupted.served(cloud, leaked.name) == set(), 60)
-    assert interrupted.records(cloud, leaked.server) == []
-
-
-def remove_record(api: Api, name: str) -> None:
-    """Delete a record that Designate takes for its own."""
-    powers = {"X-Auth-All-Projects": "true", "X-Designate-Edit-Managed-Records": "true"}
-    (found,) = api.sdk.dns.get(f"/recordsets?name={name}", headers=powers).json()["recordsets"]
-    answer = api.sdk.dns.delete(f"/zones/{found['zone_id']}/recordsets/{found['id']}", headers=powers)
-    assert answer.status_code == 202, answer.text

@@ -1,0 +1,103 @@
+"""Send an act to Designate's API, which has no revision to name: what is changed is read again right before.
+
+A recordset is named by its zone and its id, and whoever sends another list of its records wins; in between is one round
+trip (designate/api/v2/controllers/zones/recordsets.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+
+from cloudfsck.acts.api import Api, refuse_no_uuid
+from cloudfsck.config import CloudApi
+from cloudfsck.model import Act, Moved, Outcomeless, Refused
+
+#: As an administrator of all projects, also of what is managed (designate/api/middleware.py).
+_POWERS = {"X-Auth-All-Projects": "true", "X-Designate-Edit-Managed-Records": "true"}
+
+#: What no program of ours touches, whatever an order says: a zone's own, and where mail goes.
+_TYPES = frozenset({"A", "AAAA", "CNAME", "PTR"})
+
+
+@dataclass
+class Designate:
+    """Designate's API, as [write.designate] says who speaks to it."""
+
+    settings: CloudApi
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    api: Api = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.api = Api(
+            self.settings, "Designate", "write.designate", "dns", major="2", headers=_POWERS,
+            now=self.now, sleep=self.sleep,
+        )  # fmt: skip
+
+    def send(self, act: Act) -> Mapping[str, Any]:
+        """Have the act done, and return what was seen: the recordset as it was.
+
+        Raises Moved or Refused when nothing was changed, Trouble when it could not be sent and nothing was changed, and
+        Outcomeless when what became of it is not known.
+        """
+        order = act.order
+        refuse_no_uuid(order, "zone", "recordset")
+        if order["do"] not in ("recordset.remove", "recordset.restore"):
+            raise Refused(f"{order['do']} is nothing that Designate does")
+        if order["was"]["type"] not in _TYPES:
+            raise Refused(f"a record of type {order['was']['type']} is nothing that we change")
+        if not order["was"]["records"]:
+            return self._create(order)
+        return self._change(order)
+
+    def _change(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give a recordset other records, or delete it."""
+        place = f"/zones/{order['zone']}/recordsets/{order['recordset']}"
+        what = f"recordset {order['recordset']} of {order['was']['name']}"
+        records = order["to"]["records"]
+
+        def unchanged() -> Mapping[str, Any]:
+            told = self.api.found(place, what).body
+            self.api.as_expected(what, order["was"], {**told, "records": _records(told)})
+            if (told.get("status"), told.get("action")) != ("ACTIVE", "NONE"):
+                raise Moved(f"{what} is {told.get('status')}, {told.get('action')}: something is under way with it")
+            return told
+
+        told = unchanged()
+        if not records:
+            answer = self.api.write("DELETE", place, None, unchanged)
+            self.api.wait(f"{answer.status} to the deletion", lambda: self.api.read(place).status == 404)
+        else:
+            answer = self.api.write("PUT", place, {"records": records}, unchanged)
+            self.api.wait(f"{answer.status} to the change", lambda: _records(self.api.read(place).body) == records)
+        return {"was": told}
+
+    def _create(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Make a recordset that was deleted anew, unless there is one of its name and type by now."""
+        to = order["to"]
+        place = f"/zones/{order['zone']}/recordsets"
+        of_name = f"{place}?{urlencode({'name': to['name'], 'type': to['type']})}"
+
+        def there() -> list[Any]:
+            found = self.api.found(of_name, f"zone {order['zone']}").body.get("recordsets")
+            if not isinstance(found, list):
+                raise Outcomeless(f"Designate tells no recordsets of zone {order['zone']}")
+            return found
+
+        def unchanged() -> None:
+            if there():
+                raise Moved(f"Designate has {to['name']} {to['type']} already")
+
+        unchanged()
+        answer = self.api.write("POST", place, to, unchanged)
+        self.api.wait(f"{answer.status} to the creation", lambda: [_records(one) for one in there()] == [to["records"]])
+        return {"made": answer.body.get("id")}
+
+
+def _records(told: Mapping[str, Any]) -> list[str]:
+    found = told.get("records")
+    return sorted(map(str, found)) if isinstance(found, list) else []

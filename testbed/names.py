@@ -1,0 +1,94 @@
+"""Faults of names: what Designate's sink did not hear of, and what Neutron does not tell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from testbed import places
+from testbed.api import Api
+from testbed.cloud import Cloud
+from testbed.interrupted import booted, broker, messages
+from testbed.node import await_true
+from testbed.ports import floating_ip, own
+
+#: Where the two name servers of Designate's pool listen.
+SERVERS = ("5351", "5352")
+#: The queue in which a notification waits for the sink.
+NOTIFICATIONS = "notifications_designate.info"
+#: Without these Designate shows nobody's records to nobody, and lets nobody change them.
+POWERS = {"X-Auth-All-Projects": "true", "X-Designate-Edit-Managed-Records": "true"}
+
+Record = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Leaked:
+    """A recordset that is left, and the name that it is of."""
+
+    recordset: str
+    name: str
+
+
+def record_leaked(cloud: Cloud, api: Api, host: str, name: str) -> Leaked:
+    """designate-sink stands still while a server is deleted, and what Nova has said of it is lost with the queue, as it
+    is with every restart of the broker."""
+    server = booted(api, name, host)
+    await_true("its record is active", lambda: [one[2] for one in records(cloud, server)] == ["ACTIVE"], 90)
+    cloud.controller.stop("designate-sink")
+    api.delete(server)
+    await_true("Nova has said so", lambda: any(server in one for one in messages(NOTIFICATIONS)), 30)
+    broker("DELETE", f"queues/%2F/{NOTIFICATIONS}")
+    cloud.start("designate-sink")
+    return Leaked(records(cloud, server)[0][3], f"{name}.{places.ZONE}")
+
+
+def reverse_left(cloud: Cloud, api: Api, name: str) -> tuple[Leaked, str]:
+    """A floating IP is deleted, and Neutron does not tell Designate; another one has a name too, and stays.  Returns
+    what is left, and the one that stays."""
+    gone, stays = (floating_ip(api, own(api, f"{name}-{number}")) for number in (1, 2))
+    for one in (gone, stays):
+        answer = api.sdk.dns.patch(
+            f"/reverse/floatingips/RegionOne:{one}", json={"ptrdname": f"{name}.{places.ZONE}", "ttl": 300}
+        )
+        assert answer.status_code == 202, answer.text
+    await_true("both names are active", lambda: _active(cloud, gone) and _active(cloud, stays), 90)
+    recordset = records(cloud, gone)[0]
+    api.sdk.network.delete_ip(gone)
+    return Leaked(recordset[3], recordset[0]), stays
+
+
+def _active(cloud: Cloud, owner: str) -> bool:
+    return [one[2] for one in records(cloud, owner)] == ["ACTIVE"]
+
+
+def records(cloud: Cloud, owner: str) -> list[list[str]]:
+    """Name, data, status and recordset of the records that Designate has for a server or a floating IP."""
+    query = "SELECT s.name, r.data, r.status, s.id FROM records r JOIN recordsets s ON s.id = r.recordset_id"
+    return [
+        [name, data, status, dashed(recordset)]
+        for name, data, status, recordset in cloud.sql(
+            "designate", f"{query} WHERE r.managed_resource_id = '{owner.replace('-', '')}'"
+        )
+    ]
+
+
+def dashed(one: str) -> str:
+    return "-".join((one[:8], one[8:12], one[12:16], one[16:20], one[20:]))
+
+
+def zone(cloud: Cloud, name: str) -> list[set[Record]]:
+    """All that each name server has of a zone, its serial aside."""
+    key = "/var/lib/bind/transfer.key"
+    said = [
+        cloud.controller.run("dig", "-k", key, "+noall", "+answer", "-p", port, f"@{places.ADDRESS}", name, "AXFR")
+        for port in SERVERS
+    ]
+    found = [{tuple(line.split()) for line in one.splitlines() if line and line[0] != ";"} for one in said]
+    return [{record for record in one if record[3] != "SOA"} for one in found]
+
+
+def removed(api: Api, name: str) -> None:
+    """Delete the recordset of that name, whoever made it."""
+    (found,) = api.sdk.dns.get(f"/recordsets?name={name}", headers=POWERS).json()["recordsets"]
+    answer = api.sdk.dns.delete(f"/zones/{found['zone_id']}/recordsets/{found['id']}", headers=POWERS)
+    assert answer.status_code == 202, answer.text
