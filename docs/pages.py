@@ -221,6 +221,7 @@ _PER = {
     "api": "Nova's API database",
     "cell": "each cell",
     "cinder": "Cinder's database",
+    "designate": "Designate's database",
     "neutron": "Neutron's database",
     "neutron_nsx": "Neutron's database, where it has a plugin for NSX",
     "keystone": "Keystone's database",

@@ -10,12 +10,13 @@ import os
 import re
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cloudfsck import cli, config, demo, discover
+from cloudfsck import cli, config, demo, discover, tables
 from cloudfsck.model import Trouble
 from cloudfsck.sources import schema
 from cloudfsck.sources.database import Database, Login, Unreadable
@@ -530,9 +531,9 @@ def test_init_writes_the_configuration_and_the_grants(tmp_path: Path, capsys: py
     _, *parts = re.split(r"^-- (\S+ at \S+)$", grants, flags=re.MULTILINE)
     blocks = dict(zip(parts[::2], parts[1::2], strict=True))
     assert list(blocks) == [
-        "nova_api at db.example:3307", "cinder at db.example:3306", "neutron at pg.example:5432",
-        "keystone at db.example:3306", "octavia at db.example:3306", "placement at db.example:3306",
-        "designate at db.example:3306",
+        "nova_api at db.example:3307", "cinder at db.example:3306", "designate at db.example:3306",
+        "neutron at pg.example:5432", "keystone at db.example:3306", "octavia at db.example:3306",
+        "placement at db.example:3306",
         "nova_cell0 at db.example:3306", "nova_cell1 at db2.example:3306",
     ]  # fmt: skip
     for service in ("cinder", "keystone", "octavia", "placement", "designate"):
@@ -541,8 +542,8 @@ def test_init_writes_the_configuration_and_the_grants(tmp_path: Path, capsys: py
         assert f"ON `{service}`.`alembic_version` TO ''cloudfsck''@''%''" in mine
         assert f"WHERE table_schema = '{service}' AND table_name = 'alembic_version'" in mine
         assert "AND column_name IN ('version_num')" in mine
-        # Of Cinder's, Keystone's and Octavia's databases more is read.
-        assert mine.count("PREPARE") == {"cinder": 5, "keystone": 4, "octavia": 5}.get(service, 1)
+        # Of all but Placement's database more is read.
+        assert mine.count("PREPARE") == {"cinder": 5, "designate": 4, "keystone": 4, "octavia": 5}.get(service, 1)
     assert '\\connect "neutron"' in blocks["neutron at pg.example:5432"]
     assert "('alembic_version', ARRAY['version_num'])" in blocks["neutron at pg.example:5432"]
     assert "('ports', ARRAY['id', 'project_id', " in blocks["neutron at pg.example:5432"]
@@ -613,9 +614,17 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
 ) -> None:
     path = demo.make(tmp_path / "cloud")
     text = path.read_text()
+    made = [
+        f"CREATE TABLE {table.origin} ({', '.join(column.name for column in table.columns)}, deleted)"
+        for table in tables.TABLES
+        if table.per == "designate"
+    ]
     for name, revisions in (("designate", ["5c85685d616d", "0e6eff810791"]),
                             ("placement", ["422ece571366"])):  # fmt: skip
         text += f'\n[{name}]\ndatabase = "sqlite:///{service_database(tmp_path / name, *revisions)}"\n'
+    with closing(sqlite3.connect(tmp_path / "designate")) as db, db:
+        for statement in made:
+            db.execute(statement)
     path.write_text(text)
     found = doctor(path, capsys, 0)
     services = {"cinder", "designate", "keystone", "neutron", "placement"}
