@@ -615,7 +615,7 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
     path = demo.make(tmp_path / "cloud")
     text = path.read_text()
     made = [
-        f"CREATE TABLE {table.origin} ({', '.join(column.name for column in table.columns)}, deleted)"
+        f"CREATE TABLE {table.origin} ({', '.join(column.name for column in table.columns)})"
         for table in tables.TABLES
         if table.per == "designate"
     ]
