@@ -13,6 +13,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+from sqlglot import exp, parse_one
+
+from cloudfsck import tables
 
 REPO = Path(__file__).parents[1]
 ROOT = REPO / "cloudfsck"
@@ -215,3 +218,10 @@ def test_only_who_must_reaches_the_outside(name: str) -> None:
 def test_each_module_says_in_one_sentence_what_it_is(name: str) -> None:
     said = (ast.get_docstring(tree(name)) or "").split("\n\n")[0]
     assert said.rstrip().endswith((".", ":")), "its first paragraph is its sentence"
+
+
+@pytest.mark.parametrize("table", [table for table in tables.TABLES if table.where], ids=lambda table: table.name)
+def test_what_a_table_is_filtered_by_is_read_and_so_granted(table: tables.Table) -> None:
+    read = {column.name for one in tables.TABLES if one.per == table.per for column in one.columns}
+    filter_by = parse_one(table.where.replace("{key}", '"key"'))
+    assert {column.name for column in filter_by.find_all(exp.Column)} <= read
