@@ -393,10 +393,12 @@ _NEVER = (
     ("Fibre Channel", "What the kernel shows of it is read; in the tests that is folders. No HBA was ever asked."),
     ("NVMe-oF", "What a real kernel shows of its own loop target is read. No array, and no act on one."),
     ("RabbitMQ 4", "Not read at all yet, nor is any other release of it."),
-    ("NSX", "It cannot be had: a simulator stands for it, which its real client (vmware-nsxlib) drives as well. Load"
-     " balancers, VPN, NSX-V and NSX-MH are not read."),
-    ("Other services", "Of Placement and Designate only the schema's revision is read, of Keystone its projects; of all"
-     " others but Nova, Cinder and Neutron nothing."),
+    ("NSX", "It cannot be had: a simulator stands for it, which its real client (vmware-nsxlib) drives as well. VPN,"
+     " NSX-V and NSX-MH are not read."),
+    ("Name servers", "What Designate has is read, not yet what BIND and others answer; nor any zone that it does not"
+     " know."),
+    ("Other services", "Of Placement only the schema's revision is read, of Keystone its projects, of Octavia what NSX"
+     " has of it; of all others but Nova, Cinder, Neutron and Designate nothing."),
     ("virsh in a container", "The command lines for docker and podman, and the paths of Kolla's volumes, are tested on"
      " folders. No container was ever asked."),
     ("An instances path on NFS", "Worlds only: scenarios and innocent look-alikes. No NFS was ever mounted."),
