@@ -61,6 +61,15 @@ def _active(cloud: Cloud, owner: str) -> bool:
     return [one[2] for one in records(cloud, owner)] == ["ACTIVE"]
 
 
+def forgotten(cloud: Cloud, api: Api) -> None:
+    """Away with the names of servers that other faults have left."""
+    live = {server.id.replace("-", "") for server in api.sdk.compute.servers(all_projects=True)}
+    query = "SELECT s.name, r.managed_resource_id FROM records r JOIN recordsets s ON s.id = r.recordset_id"
+    for name, server in cloud.sql("designate", f"{query} WHERE r.managed_resource_type = 'instance'"):
+        if server not in live:
+            removed(api, name)
+
+
 def records(cloud: Cloud, owner: str) -> list[list[str]]:
     """Name, data, status and recordset of the records that Designate has for a server or a floating IP."""
     query = "SELECT s.name, r.data, r.status, s.id FROM records r JOIN recordsets s ON s.id = r.recordset_id"

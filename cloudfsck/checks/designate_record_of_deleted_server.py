@@ -6,7 +6,8 @@ Why it matters
 How it comes about
     Nova says by a message that a server is deleted, and designate-sink deletes its records then.  The message was lost
     (the queue does not outlive its broker), or designate-central did not answer the sink for a minute: the sink says so
-    in its log and drops the message (designate/notification_handler/nova.py).  Nobody says it again.
+    in its log and drops the message (designate/notification_handler/nova.py).  Nobody says it again.  Or the deletion was
+    forced while nova-compute was down: nova-api calls that force_delete, for which the sink does not listen.
 What the repair does
     It deletes the recordset through Designate's API, right after it was read again; where a record of somebody else is in
     it, that one stays.  `undo` makes a recordset of the same name, type, TTL and records; it is not managed then, for no

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed import names, places, ports
+from testbed import leftovers, names, places, ports
 from testbed.api import Api
 from testbed.cloud import Cloud
 from testbed.node import await_true
@@ -19,8 +19,9 @@ OF_FLOATING_IP = "designate-record-of-gone-floating-ip"
 
 
 @pytest.fixture
-def operator(cloud: Cloud, tmp_path: Path, clouds: Path) -> Operator:
-    return Operator(cloud, tmp_path, **{"write.designate": {"cloud": "admin", "clouds_file": str(clouds)}})
+def operator(cloud: Cloud, api: Api, tmp_path: Path, clouds: Path) -> Operator:
+    names.forgotten(cloud, api)
+    return Operator(cloud, tmp_path, skip={}, **{"write.designate": {"cloud": "admin", "clouds_file": str(clouds)}})
 
 
 @pytest.fixture
@@ -66,6 +67,31 @@ def test_the_name_of_a_server_whose_deletion_was_not_heard(
     comes_to(cloud, places.ZONE, without, "it is gone")
     story.repaired("deleted through Designate's API")
     story.agreed("both name servers: the rest of the zone is as it was")
+
+
+def test_the_name_of_a_server_whose_deletion_was_forced(
+    cloud: Cloud, api: Api, operator: Operator, story: Story
+) -> None:
+    server = leftovers.deleted_while_host_is_down(cloud, api, "compute1", "forced")
+    ((_, _, _, recordset),) = names.records(cloud, server)
+    story.made()
+    found = operator.proven()
+    assert found.pop(OF_DELETED) == {recordset}
+    story.fired(OF_DELETED)
+    assert set(found) == {"libvirt-domain-of-deleted-server"}, "a guest of it still runs"
+    (told,) = (one for one in operator("check").data["findings"] if one["check"] == OF_DELETED)
+    assert told["risk"] == "by-hand"
+    for _ in range(2):  # paused, then stopped; the name goes when no host has the guest any more
+        ran = operator("repair", "--yes")
+        assert recordset not in ran.outcomes, ran.out
+    assert set(operator("purge", "--yes").outcomes.values()) == {"done"}
+    operator("repair", "--yes").came_to(1, {recordset: "done"})
+    assert names.records(cloud, server) == []
+    story.repaired("deleted through Designate's API, once the guest is gone")
+    leftovers.archive(cloud)
+    operator("repair", "--yes")
+    operator("purge", "--yes")
+    assert operator.proven() == {}
 
 
 def test_the_name_of_a_floating_ip_that_is_gone(
