@@ -69,6 +69,7 @@ def test_the_name_of_a_server_whose_deletion_was_not_heard(
     story.agreed("both name servers: the rest of the zone is as it was")
 
 
+@pytest.mark.long
 def test_the_name_of_a_server_whose_deletion_was_forced(
     cloud: Cloud, api: Api, operator: Operator, story: Story
 ) -> None:
