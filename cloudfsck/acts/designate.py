@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from cloudfsck.acts.api import Api, refuse_no_uuid
 from cloudfsck.config import CloudApi
-from cloudfsck.model import Act, Moved, Outcomeless, Refused
+from cloudfsck.model import Act, Moved, Refused, Trouble
 
 #: As an administrator of all projects, also of what is managed (designate/api/middleware.py).
 _POWERS = {"X-Auth-All-Projects": "true", "X-Designate-Edit-Managed-Records": "true"}
@@ -82,19 +82,20 @@ class Designate:
         place = f"/zones/{order['zone']}/recordsets"
         of_name = f"{place}?{urlencode({'name': to['name'], 'type': to['type']})}"
 
-        def there() -> list[Any]:
-            found = self.api.found(of_name, f"zone {order['zone']}").body.get("recordsets")
-            if not isinstance(found, list):
-                raise Outcomeless(f"Designate tells no recordsets of zone {order['zone']}")
-            return found
-
         def unchanged() -> None:
-            if there():
+            listed = self.api.found(of_name, f"zone {order['zone']}").body.get("recordsets")
+            if not isinstance(listed, list):
+                raise Trouble(f"Designate tells no recordsets of zone {order['zone']}")
+            if listed:
                 raise Moved(f"Designate has {to['name']} {to['type']} already")
+
+        def made() -> bool:
+            listed = self.api.read(of_name).body.get("recordsets")
+            return isinstance(listed, list) and [_records(one) for one in listed] == [to["records"]]
 
         unchanged()
         answer = self.api.write("POST", place, to, unchanged)
-        self.api.wait(f"{answer.status} to the creation", lambda: [_records(one) for one in there()] == [to["records"]])
+        self.api.wait(f"{answer.status} to the creation", made)
         return {"made": answer.body.get("id")}
 
 
