@@ -26,11 +26,16 @@ def apart(rows: pa.Table | pa.RecordBatchReader, columns: Sequence[str]) -> pa.T
     for column in columns:
         for name, kind, _ in _TAKEN[column]:
             schema = schema.append(pa.field(name, kind))
-    batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
-    taken = (_batch(batch, columns, schema) for batch in batches)
+    return batch_by_batch(rows, schema, lambda batch: _batch(batch, columns, schema))
+
+
+def batch_by_batch(
+    rows: pa.Table | pa.RecordBatchReader, schema: pa.Schema, change: Callable[[pa.RecordBatch], pa.RecordBatch]
+) -> pa.Table | pa.RecordBatchReader:
+    """The rows that `change` makes of these, as a table or a stream, as they came; they are of that schema."""
     if isinstance(rows, pa.Table):
-        return pa.Table.from_batches(taken, schema)
-    return pa.RecordBatchReader.from_batches(schema, _closing(taken, rows))
+        return pa.Table.from_batches(map(change, rows.to_batches()), schema)
+    return pa.RecordBatchReader.from_batches(schema, _closing(map(change, rows), rows))
 
 
 def _closing(batches: Iterator[pa.RecordBatch], reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:

@@ -72,9 +72,7 @@ def dashed(rows: pa.Table | pa.RecordBatchReader, columns: Sequence[str]) -> pa.
             batch = batch.set_column(batch.schema.get_field_index(name), batch.schema.field(name), texts)
         return batch
 
-    if isinstance(rows, pa.Table):
-        return pa.Table.from_batches(map(with_dashes, rows.to_batches()), rows.schema)
-    return pa.RecordBatchReader.from_batches(rows.schema, map(with_dashes, rows))
+    return connection.batch_by_batch(rows, rows.schema, with_dashes)
 
 
 #: A UUID without dashes.
