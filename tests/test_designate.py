@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from cloudfsck import acts
 from cloudfsck.acts.designate import Designate
 from cloudfsck.acts.domain import Pause
 from cloudfsck.acts.recordset import Remove, Restore
@@ -219,6 +220,33 @@ def test_each_answer_to_a_deletion_means_one_thing(
     with pytest.raises(raises, match=why):
         designate.send(WHOLE)
     assert [method for method, _ in api.writes] == ["DELETE"], "nothing is sent twice"
+
+
+def test_what_became_of_a_creation_is_not_known_where_nobody_tells(api: Api, designate: Designate) -> None:
+    back = WHOLE.undo(designate.send(WHOLE))
+
+    def deaf(method: str, path: str) -> None:
+        if method == "POST":
+            api.faults = {"GET": [503] * 100}
+
+    api.before = deaf
+    with pytest.raises(Outcomeless, match="Designate answered 202 to the creation"):
+        designate.send(back)
+    assert api.recordset is not None, "it was made all the same"
+
+
+def test_nothing_is_made_where_designate_does_not_tell_what_it_has(api: Api, designate: Designate) -> None:
+    back = WHOLE.undo(designate.send(WHOLE))
+    api.raw = "{}"
+    with pytest.raises(Trouble, match="tells no recordsets"):
+        designate.send(back)
+    assert [method for method, _ in api.writes] == ["DELETE"]
+
+
+@pytest.mark.parametrize("records", ["10.0.0.1", [["10.0.0.1"]], None, 7])
+def test_records_that_are_no_list_of_words_are_none(records: Any) -> None:
+    with pytest.raises(Trouble, match="is not as cloudfsck writes it"):
+        acts.from_json({**acts.to_json(WHOLE), "records": records})
 
 
 def test_a_yes_that_nothing_follows_is_no_outcome(api: Api, designate: Designate) -> None:

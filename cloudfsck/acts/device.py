@@ -6,11 +6,12 @@ does with every attachment and every hard reboot.  No data is lost by it, for wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from cloudfsck.acts.hold import stands
+from cloudfsck.acts.lists import tuple_of
 from cloudfsck.model import Moved, Row, Undo
 
 
@@ -25,7 +26,7 @@ class Path:
     places: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _tuple(self, "places", str)
+        tuple_of(self, "places", str)
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Remove:
     destroys: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _tuple(self, "places", str)
-        _tuple(self, "paths", Path)
-        _tuple(self, "sessions", Session)
+        tuple_of(self, "places", str)
+        tuple_of(self, "paths", Path)
+        tuple_of(self, "sessions", Session)
 
     @property
     def also(self) -> frozenset[str]:
@@ -212,18 +213,3 @@ def _leave(db: Any, host: str, one: Session) -> bool:
     found = db.execute(f"SELECT count(*) FROM iscsi_sessions WHERE {here}", given).fetchone()
     db.execute(f"DELETE FROM iscsi_sessions WHERE {here}", given)
     return bool(found == (1,))
-
-
-def _tuple(value: Any, name: str, kind: type[Any]) -> None:
-    """Make a field a tuple of its kind, from what JSON or a row has for it.  Raises TypeError if it is none."""
-    given = getattr(value, name)
-    if not isinstance(given, Iterable) or isinstance(given, (str, Mapping)):
-        raise TypeError(f"{name} is no list")
-    made = []
-    for one in given:
-        if isinstance(one, Mapping) and kind is not str:
-            one = kind(**{field.name: one[field.name] for field in fields(kind) if field.name in one})
-        if not isinstance(one, kind):
-            raise TypeError(f"{name} has {one!r} in it")
-        made.append(one)
-    object.__setattr__(value, name, tuple(made))

@@ -10,24 +10,23 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from cloudfsck.acts.hold import stands
+from cloudfsck.acts.lists import tuple_of
 from cloudfsck.model import Moved, Row, Undo
 from cloudfsck.tables import DESIGNATE
 
 
 @dataclass(frozen=True)
-class Remove:
-    """Take from a recordset the `records` of what is gone; where none is `kept`, delete it.
+class _Change:
+    """What is done to one recordset: to the `records` of what is gone, beside those that are `kept`.
 
     `name` ends in a dot, `type` is A, AAAA, PTR, …; a `ttl` of None is the zone's.
     """
 
-    kind: ClassVar[str] = "recordset.remove"
+    kind: ClassVar[str]
     what: ClassVar[str] = "recordset"
     host: ClassVar[str] = ""
     part: ClassVar[str] = DESIGNATE
     rung: ClassVar[None] = None
-    #: The API makes no managed record, and gives what is made anew another id.
-    undoing: ClassVar[Undo] = "approximate"
     destroys: ClassVar[bool] = False
     server: str
     zone: str
@@ -39,19 +38,48 @@ class Remove:
     kept: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        _freeze(self)
+        tuple_of(self, "records", str)
+        tuple_of(self, "kept", str)
+
+    @property
+    def also(self) -> frozenset[str]:
+        return frozenset({self.recordset})
+
+    def _order(self, was: tuple[str, ...], to: tuple[str, ...]) -> Mapping[str, Any]:
+        """`was` and `to` have the records of the whole set; of none, it is not there."""
+        named = {"name": self.name, "type": self.type, "ttl": self.ttl}
+        return {
+            "do": self.kind, "server": self.server, "zone": self.zone, "recordset": self.recordset,
+            "was": {**named, "records": sorted(was)}, "to": {**named, "records": sorted(to)},
+        }  # fmt: skip
+
+    def _there(self, db: Any, records: tuple[str, ...]) -> None:
+        """Raises Moved unless the set has these records and no others, with nothing under way."""
+        found = db.execute(
+            "SELECT data, status = 'ACTIVE' AND action = 'NONE' FROM designate_records WHERE recordset_id = ?",
+            [self.recordset],
+        ).fetchall()
+        if sorted(data for data, _ in found) != sorted(records):
+            raise Moved(f"{self}: it has {sorted(data for data, _ in found) or 'no record'}, not {sorted(records)}")
+        if not all(at_rest for _, at_rest in found):
+            raise Moved(f"{self}: something is under way with it")
+
+
+@dataclass(frozen=True)
+class Remove(_Change):
+    """Take from a recordset the records of what is gone; where none is kept, delete it."""
+
+    kind: ClassVar[str] = "recordset.remove"
+    #: The API makes no managed record, and gives what is made anew another id.
+    undoing: ClassVar[Undo] = "approximate"
 
     @classmethod
     def of(cls, row: Row) -> Remove:
         """From a row with server, zone, recordset, name, type, ttl, and the records that are dead and those kept."""
         return cls(
-            row["server"] or "", row["zone"], row["recordset"], row["name"], row["type"], row["ttl"],
-            tuple(row["dead"]), tuple(row["kept"]),
+            row["server"] or "", row["zone"], row["recordset"], row["name"], row["type"], row["ttl"], row["dead"],
+            row["kept"],
         )  # fmt: skip
-
-    @property
-    def also(self) -> frozenset[str]:
-        return frozenset({self.recordset})
 
     @property
     def things(self) -> frozenset[str]:
@@ -59,7 +87,7 @@ class Remove:
 
     @property
     def order(self) -> Mapping[str, Any]:
-        return _order(self, self.records + self.kept, self.kept)
+        return self._order(self.records + self.kept, self.kept)
 
     @property
     def command(self) -> str:
@@ -74,7 +102,7 @@ class Remove:
 
     def effect(self, db: Any) -> None:
         stands(db, self, self.what, None)
-        _there(db, self, self.records + self.kept)
+        self._there(db, self.records + self.kept)
         db.execute(
             "DELETE FROM designate_records WHERE recordset_id = $id AND list_contains($dead, data)",
             {"id": self.recordset, "dead": list(self.records)},
@@ -88,31 +116,11 @@ class Remove:
 
 
 @dataclass(frozen=True)
-class Restore:
-    """Put the records back that were taken: they say the same as before, and are nobody's.  The fields are Remove's."""
+class Restore(_Change):
+    """Put the records back that were taken: they say the same as before, and are nobody's."""
 
     kind: ClassVar[str] = "recordset.restore"
-    what: ClassVar[str] = "recordset"
-    host: ClassVar[str] = ""
-    part: ClassVar[str] = DESIGNATE
-    rung: ClassVar[None] = None
     undoing: ClassVar[Undo] = "none"
-    destroys: ClassVar[bool] = False
-    server: str
-    zone: str
-    recordset: str
-    name: str
-    type: str
-    ttl: int | None
-    records: tuple[str, ...]
-    kept: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        _freeze(self)
-
-    @property
-    def also(self) -> frozenset[str]:
-        return frozenset({self.recordset})
 
     @property
     def things(self) -> frozenset[str]:
@@ -121,7 +129,7 @@ class Restore:
 
     @property
     def order(self) -> Mapping[str, Any]:
-        return _order(self, self.kept, self.records + self.kept)
+        return self._order(self.kept, self.records + self.kept)
 
     @property
     def command(self) -> str:
@@ -136,7 +144,7 @@ class Restore:
 
     def effect(self, db: Any) -> None:
         stands(db, self, self.what, None)
-        _there(db, self, self.kept)
+        self._there(db, self.kept)
         if not self.kept:
             db.execute(
                 "INSERT INTO designate_recordsets (id, zone_id, name, type, ttl) VALUES (?, ?, ?, ?, ?)",
@@ -151,30 +159,3 @@ class Restore:
 
     def __str__(self) -> str:
         return f"put {self.name} {self.type} {', '.join(self.records)} back into Designate"
-
-
-def _freeze(act: Remove | Restore) -> None:
-    """What comes back from JSON has lists."""
-    object.__setattr__(act, "records", tuple(act.records))
-    object.__setattr__(act, "kept", tuple(act.kept))
-
-
-def _order(act: Remove | Restore, was: tuple[str, ...], to: tuple[str, ...]) -> Mapping[str, Any]:
-    """`was` and `to` have the records of the whole set; of none, it is not there."""
-    named = {"name": act.name, "type": act.type, "ttl": act.ttl}
-    return {
-        "do": act.kind, "server": act.server, "zone": act.zone, "recordset": act.recordset,
-        "was": {**named, "records": sorted(was)}, "to": {**named, "records": sorted(to)},
-    }  # fmt: skip
-
-
-def _there(db: Any, act: Remove | Restore, records: tuple[str, ...]) -> None:
-    """Raises Moved unless the set has these records and no others, with nothing under way."""
-    found = db.execute(
-        "SELECT data, status = 'ACTIVE' AND action = 'NONE' FROM designate_records WHERE recordset_id = ?",
-        [act.recordset],
-    ).fetchall()
-    if sorted(data for data, _ in found) != sorted(records):
-        raise Moved(f"{act}: it has {sorted(data for data, _ in found) or 'no record'}, not {sorted(records)}")
-    if not all(at_rest for _, at_rest in found):
-        raise Moved(f"{act}: something is under way with it")
