@@ -88,6 +88,11 @@ class Operator:
                 found.setdefault(one["check"], set()).add(one["key"])
         return found
 
+    def undone(self) -> None:
+        """Take back the last run, and find that each of its acts was taken back."""
+        ran = self("undo", self("undo").data[-1]["run"], "--yes")
+        assert set(ran.outcomes.values()) == {"done"}, ran.out
+
     def __call__(self, *words: str, form: str | None = "json", timeout: float = 300) -> Ran:
         """Run a command of cloudfsck, and keep what it printed."""
         command = [sys.executable, "-m", "cloudfsck", "-c", str(self.path), *words]

@@ -57,13 +57,6 @@ def proven(ran: Ran) -> set[tuple[str, str]]:
     return found
 
 
-def undo(operator: Operator) -> None:
-    """Take back the last run, and find that each of its acts was taken back."""
-    run = operator("undo").data[-1]["run"]
-    ran = operator("undo", run, "--yes")
-    assert set(ran.outcomes.values()) == {"done"}, ran.out
-
-
 def the_directory_goes(cloud: Cloud, operator: Operator, story: Story, fault: tuple[str, str]) -> None:
     """Into quarantine, back with every byte, into quarantine again, and away."""
     key = fault[1]
@@ -76,7 +69,7 @@ def the_directory_goes(cloud: Cloud, operator: Operator, story: Story, fault: tu
     story.fired(DIRECTORY)
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert not node.path(place).exists()
-    undo(operator)
+    operator.undone()
     assert node.run(*sums) == files
     story.undone("quarantined: every byte is back")
     operator("repair", "--yes").came_to(1, {key: "done"})
@@ -100,7 +93,7 @@ def test_a_server_deleted_while_its_host_is_down(cloud: Cloud, api: Api, operato
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert state(node, server) == "paused"
     assert operator("check").status == 0
-    undo(operator)
+    operator.undone()
     assert (state(node, server), node.run(*leftovers.VIRSH, "domid", server)) == ("running", run)
     story.undone("paused: the same guest runs on")
 
@@ -130,18 +123,18 @@ def test_a_server_archived_while_its_host_is_down(cloud: Cloud, api: Api, operat
 
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert state(node, server) == "paused"
-    undo(operator)
+    operator.undone()
     assert state(node, server) == "running"
     operator("repair", "--yes")
     operator("check")
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert state(node, server) == "shut off"
-    undo(operator)  # as a guest that was just switched on, waiting
+    operator.undone()  # as a guest that was just switched on, waiting
     assert state(node, server) == "paused"
     operator("repair", "--yes").came_to(1, {key: "done"})
     operator("purge", "--yes").came_to(1, {key: "done"})
     assert state(node, server) is None
-    undo(operator)  # defined again from what was saved
+    operator.undone()  # defined again from what was saved
     assert state(node, server) == "shut off"
     operator("purge", "--yes").came_to(1, {key: "done"})
     story.repaired("paused, stopped, undefined")
@@ -232,11 +225,11 @@ def test_what_was_kept_of_a_server_that_moved(cloud: Cloud, api: Api, operator: 
     story.fired(MISPLACED)
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert operator("check").held == {(MISPLACED, key): "stopped"}
-    undo(operator)
+    operator.undone()
     operator("repair", "--yes").came_to(1, {key: "done"})
     operator("purge", "--yes").came_to(1, {key: "done"})
     assert state(old, server) is None
-    undo(operator)
+    operator.undone()
     assert state(old, server) == "shut off"
     operator("purge", "--yes").came_to(1, {key: "done"})
     story.undone("held, undefined: each once")
@@ -245,7 +238,7 @@ def test_what_was_kept_of_a_server_that_moved(cloud: Cloud, api: Api, operator: 
     place = old.path(f"{leftovers.INSTANCES}/{server}")
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert not place.exists()
-    undo(operator)
+    operator.undone()
     assert place.exists()
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert set(operator("purge", "--yes").outcomes.values()) == {"done"}

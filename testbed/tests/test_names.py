@@ -41,11 +41,6 @@ def comes_to(cloud: Cloud, zone: str, servers: list[set[names.Record]], what: st
     await_true(what, lambda: names.zone(cloud, zone) == servers, 60)
 
 
-def undone(operator: Operator) -> None:
-    ran = operator("undo", operator("undo").data[-1]["run"], "--yes")
-    assert set(ran.outcomes.values()) == {"done"}, ran.out
-
-
 def test_the_name_of_a_server_whose_deletion_was_not_heard(
     cloud: Cloud, api: Api, operator: Operator, story: Story
 ) -> None:
@@ -59,7 +54,7 @@ def test_the_name_of_a_server_whose_deletion_was_not_heard(
     operator("repair", "--yes").came_to(1, {leaked.recordset: "done"})
     comes_to(cloud, places.ZONE, without, "no name server has it, and all else is as it was")
     assert operator.proven() == {}
-    undone(operator)
+    operator.undone()
     comes_to(cloud, places.ZONE, before, "both name servers have it again, record for record")
     assert operator.proven() == {}, "it is nobody's now"
     story.undone("both name servers say what they said")
@@ -109,7 +104,7 @@ def test_the_name_of_a_floating_ip_that_is_gone(
     operator("repair", "--yes").came_to(1, {left.recordset: "done"})
     comes_to(cloud, zone, without, "no name server has it, and all else is as it was")
     assert operator.proven() == {}
-    undone(operator)
+    operator.undone()
     comes_to(cloud, zone, before, "both name servers have it again, record for record")
     story.undone("both name servers say what they said")
     names.removed(api, left.name)
