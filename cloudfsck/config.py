@@ -12,6 +12,7 @@ import stat
 import tomllib
 from collections.abc import Iterable
 from contextlib import suppress
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,6 +39,11 @@ NO_NSX = (
     "the configuration does not name NSX, and Neutron's and Keystone's databases ([nsx] managers, [neutron] database,"
     " [keystone] database)"
 )
+
+#: Why a check of zones of the cloud's own is not made, and why one of Designate's zones on their servers is not.
+NO_ZONE = "the configuration names no zone of the cloud's own ([dns.zone.<zone>])"
+NO_DNS = "the configuration names no DNS servers that have Designate's zones ([dns] servers)"
+_ON_SERVERS = "-on-server"
 
 #: Why a check of what gone projects have left is not made, and how such a check is named.
 NO_KEYSTONE = "the configuration names no database of Keystone's ([keystone] database)"
@@ -186,6 +192,73 @@ class Nsx(Login):
         return self
 
 
+def _server(text: object) -> str:
+    """A DNS server: an address or a name, with a port where that is not 53."""
+    if isinstance(text, str) and (found := _SERVER.fullmatch(text)) and 0 < int(found["port"] or 53) < 65536:
+        return text
+    raise ValueError("a DNS server is written as 192.0.2.53, ns1.example:5353, or [2001:db8::53]:5353")
+
+
+_SERVER = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9._-]*)(?::(?P<port>\d{1,5}))?")
+
+Server = Annotated[str, BeforeValidator(_server)]
+
+
+def server_address(server: str) -> tuple[str, int]:
+    """The host and the port of a DNS server that the configuration names."""
+    found = _SERVER.fullmatch(server)
+    assert found is not None
+    return found["host"].strip("[]"), int(found["port"] or 53)
+
+
+def _zone(text: object) -> str:
+    name = text.lower().rstrip(".") + "." if isinstance(text, str) else ""
+    if re.fullmatch(r"([a-z0-9_/-]{1,63}\.)+", name) is None or len(name) > 254:
+        raise ValueError("the name of a zone is written as cloud.example, or 2.0.192.in-addr.arpa")
+    return name
+
+
+def _template(text: object) -> str:
+    if isinstance(text, str) and text.count("{hostname}") == 1 and not re.search(r"[{}\s]", _bare_template(text)):
+        return text.lower()
+    raise ValueError("a name is written as {hostname}.{zone}; {hostname} stands in it once, and {zone} where one likes")
+
+
+def _bare_template(text: str) -> str:
+    return text.replace("{hostname}", "").replace("{zone}", "")
+
+
+class Zone(_Section):
+    """A zone of the cloud's own that Designate does not have.
+
+    `servers` have it, and to the first of them changes are sent.  `names` says how its names of servers are made:
+    {hostname} is the server's as Nova has it, {zone} this zone.  `subnets` are the addresses that servers of this cloud
+    have.  What is of no such name or no such address is never judged.  Of a zone for reverse lookups the names are what
+    its PTRs lead to.
+    """
+
+    servers: list[Server] = Field(min_length=1)
+    names: list[Annotated[str, BeforeValidator(_template)]] = Field(min_length=1)
+    subnets: list[IPv4Network | IPv6Network] = Field(min_length=1)
+
+
+class Dns(_Section):
+    """The DNS servers, which are asked for whole zones.  `servers` are those that have Designate's zones, `key_file`
+    the TSIG key that they ask for, in a file as tsig-keygen writes it.  `timeout` is for one zone of one server."""
+
+    servers: list[Server] = []
+    key_file: Path | None = None
+    timeout: Duration = Field(default=dt.timedelta(minutes=2), gt=dt.timedelta())
+    zone: dict[Annotated[str, BeforeValidator(_zone)], Zone] = {}
+
+
+class DnsWrite(_Section):
+    """The TSIG key with which changes of the cloud's own zones are sent (RFC 2136)."""
+
+    key_file: Path
+    timeout: Duration = Field(default=dt.timedelta(seconds=30), gt=dt.timedelta())
+
+
 class Write(_Section):
     """`database` is the account for what has no API; it is one for all databases, as that of [read.database] is."""
 
@@ -195,6 +268,7 @@ class Write(_Section):
     designate: CloudApi | None = None
     ovn: Ovn | None = None
     nsx: Nsx | None = None
+    dns: DnsWrite | None = None
     database: Account | None = None
 
 
@@ -336,6 +410,7 @@ class Config(_Section):
     nsx: Nsx | None = None
     placement: Service | None = None
     designate: Service | None = None
+    dns: Dns = Dns()
     backend: dict[str, Backend] = {}
     read: Read = Read()
     write: Write = Write()
@@ -367,6 +442,11 @@ class Config(_Section):
             unnamed |= {name: NO_OVN for name in checks if name.startswith("ovn-")}
         if self.neutron is None:
             unnamed |= {name: NO_SERVICE["neutron"] for name in checks if name.endswith(_OF_FLOATING_IPS)}
+        if not self.dns.zone or self.neutron is None:
+            why = NO_SERVICE["neutron"] if self.dns.zone else NO_ZONE
+            unnamed |= {name: why for name in checks if name.startswith("dns-")}
+        if not self.dns.servers:
+            unnamed |= {name: NO_DNS for name in checks if name.endswith(_ON_SERVERS)}
         if self.octavia is None:
             unnamed |= {name: NO_OCTAVIA for name in checks if _OF_LOAD_BALANCERS in name}
         if self.nsx is None or self.neutron is None or self.keystone is None:
@@ -498,7 +578,7 @@ def _line(text: str, loc: tuple[str, ...]) -> int | None:
     for number, line in enumerate(text.splitlines(), start=1):
         opened = re.match(r"\s*\[([^\[\]]+)\]", line)
         if opened:
-            section = tuple(step.strip().strip("\"'") for step in opened[1].split("."))
+            section = _steps(opened[1])
             if section == loc:
                 return number
             if loc[: len(section)] == section:
@@ -508,3 +588,14 @@ def _line(text: str, loc: tuple[str, ...]) -> int | None:
         if key and (*section, *key[1].split(".")) == loc[: len(section) + len(key[1].split("."))]:
             return number
     return header
+
+
+def _steps(header: str) -> tuple[str, ...]:
+    """The keys of a table's header: dns.zone."cloud.example" -> dns, zone, cloud.example."""
+    with suppress(tomllib.TOMLDecodeError):
+        found, steps = tomllib.loads(f"[{header}]"), []
+        while found:
+            ((step, found),) = found.items()
+            steps.append(step)
+        return tuple(steps)
+    return ()

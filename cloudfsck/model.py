@@ -63,12 +63,14 @@ class Gap:
 @dataclass(frozen=True)
 class Scope:
     """What a reading is asked for.  None stands for everything.  `also` are the UUIDs of volumes and attachments, and
-    of other servers, that are asked for beside the servers.  `backends` are the storage backends that are asked."""
+    of other servers, that are asked for beside the servers.  `backends` are the storage backends that are asked,
+    `copies` the zones on DNS servers (zone@server)."""
 
     servers: frozenset[str] | None = None
     hosts: frozenset[str] | None = None
     also: frozenset[str] = frozenset()
     backends: frozenset[str] | None = None
+    copies: frozenset[str] | None = None
 
     @property
     def whole(self) -> bool:
@@ -172,6 +174,9 @@ ALSO = "also"
 #: Another, which a query that reads a storage backend's tables must have.
 BACKENDS = "backends"
 
+#: Another, which one that reads the tables of DNS servers must have.
+COPIES = "copies"
+
 #: Another that a query may do without.
 AFTER = "after"
 
@@ -185,6 +190,7 @@ class Check:
     hosts       the hosts that could acquit the row; NULL: every host of the roster
     cells       the cells that could acquit it; NULL: every cell
     backends    the storage backends that it rests on, where the query reads such
+    copies      the zones on DNS servers that it rests on (zone@server), where it reads such
     since       when the fault began, by the date of the object itself; NULL: since we first saw it
     clock       whose clock wrote that date: 'cell:<name>' or 'host:<name>'
     by_hand     why no program may repair this row; NULL: one may
@@ -242,13 +248,18 @@ class Finding:
         return frozenset(self.row.get(BACKENDS) or ())
 
     @property
+    def copies(self) -> frozenset[str]:
+        """The zones on DNS servers that it rests on."""
+        return frozenset(self.row.get(COPIES) or ())
+
+    @property
     def after(self) -> frozenset[str]:
         """What has to be gone before it is repaired."""
         return frozenset(self.row.get(AFTER) or ())
 
     @property
     def evidence(self) -> dict[str, Any]:
-        return {name: value for name, value in self.row.items() if name not in (*GIVEN, ALSO, BACKENDS, AFTER)}
+        return {name: value for name, value in self.row.items() if name not in (*GIVEN, ALSO, BACKENDS, COPIES, AFTER)}
 
 
 @dataclass(frozen=True)

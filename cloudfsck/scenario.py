@@ -53,6 +53,7 @@ class World:
             "cell": frozenset(cells),
             "host": frozenset(hosts),
             "backend": frozenset(_parts(self.rows, "backend")),
+            "copy": frozenset(_parts(self.rows, "copy")),
         }
 
 

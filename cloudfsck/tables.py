@@ -5,7 +5,7 @@ Of Nova's own tables console_auth_tokens is left out, which holds secrets, and w
 
 A line of `columns` is `name TYPE sentence`.  A name that ends in `?` came with a later release of OpenStack and is NULL
 where it is missing; any other column that a service's database lacks is a gap with that column's name.  Tables that are
-read in parts start with the part's own column: `cell`, `host` or `backend`.
+read in parts start with the part's own column: `cell`, `host`, `backend` or `copy`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ Per = Literal[
     "nsx",
     "host",
     "backend",
+    "copy",
 ]
 
 #: The single part of each table that is read from Nova's API database, from Cinder's, Designate's, Neutron's,
@@ -68,7 +69,8 @@ class Table:
     with secrets in them, of which the source keeps what stands in CONNECTION alone.  `few` marks one that is read whole
     in spite of its key, for there is little in it, and it acquits by more than its key.  `joined` is another table of
     the service's that has the rest of the columns, in the row whose `id` the table's STANDARD says.  `bare` names
-    columns in which the service keeps UUIDs without dashes; here they have them.
+    columns in which the service keeps UUIDs without dashes; here they have them.  `named` names columns of the key that
+    hold names or addresses, and no UUIDs: they are asked for those alone, for the service may have no index of them.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Table:
     few: bool = False
     joined: str = ""
     bare: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
 
     @property
     def narrow(self) -> bool:
@@ -99,7 +102,7 @@ class Table:
 
     @property
     def part(self) -> str | None:
-        return self.per if self.per in ("cell", "host", "backend") else None
+        return self.per if self.per in ("cell", "host", "backend", "copy") else None
 
 
 def _columns(text: str) -> list[Column]:
@@ -118,6 +121,7 @@ def taken(column: str) -> list[Column]:
 def _table(
     name: str, per: Per, text: str, columns: str, key: str = "", origin: str = "", where: str = "",
     late: bool = False, distinct: bool = False, apart: str = "", few: bool = False, joined: str = "", bare: str = "",
+    named: str = "",
 ) -> Table:  # fmt: skip
     fields = []
     if per == "cell":
@@ -126,11 +130,13 @@ def _table(
         fields.append(Column("host", "VARCHAR", "The host as Nova names it ([DEFAULT] host of its nova.conf).", False))
     if per == "backend":
         fields.append(Column("backend", "VARCHAR", "The backend as our configuration names it.", False))
+    if per == "copy":
+        fields.append(Column("copy", "VARCHAR", "The zone on a server, as zone@server.", False))
     fields += _columns(columns)
     for column in apart.split():
         fields += taken(column)
     return Table(name, per, " ".join(text.split()), tuple(fields), tuple(key.split()), origin, where, late, distinct,
-                 tuple(apart.split()), few, joined, tuple(bare.split()))  # fmt: skip
+                 tuple(apart.split()), few, joined, tuple(bare.split()), tuple(named.split()))  # fmt: skip
 
 
 #: The column of each of Neutron's resources that says which row of standardattributes is its own.
@@ -164,6 +170,7 @@ _INSTANCES = """
     uuid          VARCHAR    The server.
     project_id    VARCHAR    Its owner.
     display_name  VARCHAR    The name that the owner gave it.
+    hostname      VARCHAR    The name that the guest is given, of which names in the DNS are made.
     host          VARCHAR    The nova-compute that has it; keeps its last value when the server is deleted.
     node          VARCHAR    That host's hypervisor name.
     vm_state      VARCHAR    active, stopped, resized, deleted, …
@@ -442,14 +449,23 @@ TABLES: tuple[Table, ...] = (
         """,
         origin="quota_classes",
     ),
-    _table("nova_instances", "cell", "Servers, live and deleted.", _INSTANCES, key="uuid", origin="instances"),
+    _table(
+        "nova_instances",
+        "cell",
+        "Servers, live and deleted.",
+        _INSTANCES,
+        key="uuid hostname",
+        origin="instances",
+        named="hostname",
+    ),
     _table(
         "nova_shadow_instances",
         "cell",
         "Servers that were archived (nova-manage db archive_deleted_rows).",
         _INSTANCES,
-        key="uuid",
+        key="uuid hostname",
         origin="shadow_instances",
+        named="hostname",
     ),
     _table(
         "nova_migrations",
@@ -801,7 +817,7 @@ TABLES: tuple[Table, ...] = (
         created_at   TIMESTAMP  When it was asked for.
         updated_at   TIMESTAMP  When the row last changed.
         """,
-        key="id",
+        key="id zone_id",
         origin="recordsets",
         bare="id zone_id",
     ),
@@ -813,6 +829,7 @@ TABLES: tuple[Table, ...] = (
         """
         id                       VARCHAR    The record.
         recordset_id             VARCHAR    The set.
+        zone_id                  VARCHAR    The zone.
         data                     VARCHAR    What it says: an address, a name.
         managed                  BOOLEAN    Whether only an administrator may change it.
         managed_plugin_name      VARCHAR    What made it: nova_fixed, neutron_floatingip; NULL: Designate itself.
@@ -825,9 +842,9 @@ TABLES: tuple[Table, ...] = (
         created_at               TIMESTAMP  When it was asked for.
         updated_at               TIMESTAMP  When the row last changed.
         """,
-        key="recordset_id managed_resource_id",
+        key="recordset_id zone_id managed_resource_id",
         origin="records",
-        bare="id recordset_id managed_resource_id",
+        bare="id recordset_id zone_id managed_resource_id",
     ),
     _table(
         "neutron_ports",
@@ -872,8 +889,9 @@ TABLES: tuple[Table, ...] = (
         subnet_id   VARCHAR  Its subnet.
         network_id  VARCHAR  Its network.
         """,
-        key="port_id",
+        key="port_id ip_address",
         origin="ipallocations",
+        named="ip_address",
     ),
     _table(
         "neutron_allowed_address_pairs",
@@ -886,6 +904,21 @@ TABLES: tuple[Table, ...] = (
         """,
         key="port_id",
         origin="allowedaddresspairs",
+        few=True,
+    ),
+    _table(
+        "neutron_port_names",
+        "neutron",
+        "The names of ports in the DNS, of those that were given one (neutron/db/extradns).",
+        """
+        port_id             VARCHAR  The port.
+        dns_name            VARCHAR  The name that its owner, or Nova, gave it.
+        current_dns_name    VARCHAR  The name that Neutron has put into the DNS; empty: none.
+        current_dns_domain  VARCHAR  The zone that it has put that into; empty: none.
+        """,
+        key="port_id dns_name",
+        origin="portdnses",
+        named="dns_name",
     ),
     _table(
         "neutron_tags",
@@ -914,9 +947,10 @@ TABLES: tuple[Table, ...] = (
         status               VARCHAR    ACTIVE, DOWN or ERROR.
         {_STANDARD}
         """,
-        key="id floating_port_id fixed_port_id router_id",
+        key="id floating_port_id fixed_port_id router_id floating_ip_address",
         origin="floatingips",
         joined="standardattributes",
+        named="floating_ip_address",
     ),
     _table(
         "neutron_routers",
@@ -1376,6 +1410,36 @@ TABLES: tuple[Table, ...] = (
         mac         VARCHAR  Its MAC address.
         """,
         key="path",
+    ),
+    _table(
+        "dns_zones",
+        "copy",
+        """DNS zones as their servers have them: Designate's on each server of [dns] servers, and those of
+        [dns.zone] on each of their own.""",
+        """
+        zone     VARCHAR  Its name, with the dot at the end.
+        server   VARCHAR  The server, as the configuration names it.
+        serial   BIGINT   The serial that the server tells.
+        own      BOOLEAN  Whether [dns.zone] says which of its names and addresses are the cloud's.
+        first    BOOLEAN  Whether it is the server to which changes of the zone are sent.
+        """,
+    ),
+    _table(
+        "dns_records",
+        "copy",
+        """The records in those zones, but for the SOA.  Names are in lower case and end with a dot.  A reading of some
+        names alone has their A, AAAA, CNAME and PTR, and none that a wildcard may have made.""",
+        """
+        name      VARCHAR  The name.
+        type      VARCHAR  A, AAAA, PTR, …
+        ttl       BIGINT   How many seconds it may be remembered.
+        data      VARCHAR  What it says, as zone files do.
+        address   VARCHAR  The address in it: of an A or AAAA what it says, of a PTR what its name says.
+        hostname  VARCHAR  Whose name it is, by [dns.zone] names; NULL: none of those.
+        ours      BOOLEAN  Whether the address is of one of the zone's subnets ([dns.zone] subnets).
+        zone      VARCHAR  The zone.
+        """,
+        key="name zone",
     ),
     _table(
         "hypervisors",

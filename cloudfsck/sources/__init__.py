@@ -1,8 +1,8 @@
 """Read a cloud into a snapshot, in the order that makes a finding safe; the only code that reads the outside.
 
 What may be condemned is read before what may acquit it: first the roster, then the hypervisors, the storage backends,
-OVN and NSX, then Cinder, Designate, Neutron, Keystone and Octavia, then Nova's API database, its cells last, and with
-them the roster again.  The same path reads everything or a scope.
+OVN, NSX and the DNS servers, then Cinder, Designate, Neutron, Keystone and Octavia, then Nova's API database, its cells
+last, and with them the roster again.  The same path reads everything or a scope.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cloudfsck.config import Config, Place
 from cloudfsck.model import Gap, Hold, Piece, Scope, Trouble
 from cloudfsck.remote import Target
 from cloudfsck.snapshot import Snapshot
-from cloudfsck.sources import backends, hypervisors, nova, nsx, nsxapi, ovn, schema, service
+from cloudfsck.sources import backends, dns, hypervisors, nova, nsx, nsxapi, ovn, schema, service
 from cloudfsck.sources.database import Database, Login, Unreadable
 
 #: Hypervisor types that nova-compute's libvirt driver reports (nova/virt/libvirt/host.py: get_driver_type).
@@ -174,6 +174,7 @@ class Sources:
         snapshot.add(self._backends(roster, Scope()))
         snapshot.add(self._ovn())
         snapshot.add(self._nsx(Scope(), progress))
+        snapshot.add(self._dns(Scope(), progress))
         self._databases(snapshot, Scope(), progress)
         # Ceph tells image by image who uses one: only of those that may be left over is that asked.
         ids = backends.suspects(snapshot)
@@ -204,6 +205,7 @@ class Sources:
         yield from self._backends(roster, scope)
         yield from self._ovn()
         yield from self._nsx(scope)
+        yield from self._dns(scope)
         yield from self._services(scope)
 
     def look(self, scope: Scope, part: str) -> Snapshot:
@@ -220,6 +222,8 @@ class Sources:
             snapshot.add(self._ovn())
         elif part == tables.NSX:
             snapshot.add(self._nsx(scope))
+        elif "@" in part:
+            snapshot.add(self._dns(replace(scope, copies=frozenset({part}))))
         else:
             snapshot.add(nova.read_cell(self.database(part), scope, frozenset({"nova_block_device_mapping"})))
         snapshot.add(self._own())
@@ -321,6 +325,40 @@ class Sources:
     def _nsx(self, scope: Scope, progress: Progress = lambda what, done, total: None) -> Iterator[Piece]:
         if self._controller is not None:
             yield from nsx.read(self._controller, scope, progress)
+
+    def _dns(self, scope: Scope, progress: Progress = lambda what, done, total: None) -> Iterator[Piece]:
+        """The zones on the DNS servers that a scope asks for: a transfer each where that is everything."""
+        settings = self.config.dns
+        if scope.copies is not None:
+            zones = {copy.rpartition("@")[0] for copy in scope.copies}
+            yield from dns.read(dns.copies(settings, zones), scope)
+            return
+        if not settings.zone and not settings.servers:
+            return
+        listed = self._zones() if settings.servers else []
+        if isinstance(listed, Gap):
+            yield from dns.nothing(f"it is not known which zones Designate has: {listed.why}")
+            listed = []
+        wanted = dns.copies(settings, listed)
+        for done, copy in enumerate(wanted):
+            progress("DNS zones", done, len(wanted))
+            yield from dns.read([copy], scope)
+        progress("DNS zones", len(wanted), len(wanted))
+        if not wanted:
+            yield from dns.nothing(None)
+
+    def _zones(self) -> list[str] | Gap:
+        """The zones that Designate is the first to have; which they are is read once more when Designate is."""
+        if self.config.designate is None:
+            return []
+        scratch = Snapshot.create()
+        try:
+            database = self.database(tables.DESIGNATE)
+            gaps = scratch.add(service.read(database, tables.DESIGNATE, [tables.BY_NAME["designate_zones"]], Scope()))
+            named = scratch.rows("SELECT name FROM designate_zones WHERE type = 'PRIMARY' ORDER BY name")
+            return gaps[0] if gaps else [row["name"] for row in named]
+        finally:
+            scratch.close()
 
     def _nova(self, scope: Scope) -> Iterator[Piece]:
         try:

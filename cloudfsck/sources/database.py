@@ -24,6 +24,7 @@ import sqlalchemy as sa
 
 from cloudfsck import tables
 from cloudfsck.config import Account
+from cloudfsck.model import UUID
 
 # connectorx logs every refused login on stderr, where our progress is; its errors reach us as exceptions anyway.
 os.environ.setdefault("RUST_LOG", "off")
@@ -216,12 +217,15 @@ class Reading:
             chunk = wanted[start : start + CHUNK]
             # One key after the other, each leaving out what the ones before it gave: no row twice.
             for nth, key in enumerate(table.key):
+                asked = [one for one in chunk if not UUID.fullmatch(one)] if key in table.named else chunk
+                if not asked:
+                    continue
                 condition = f"{self._of(table, key)} IN :servers"
                 for earlier in table.key[:nth]:
                     quoted = self._of(table, earlier)
                     condition += f" AND ({quoted} IS NULL OR {quoted} NOT IN :wanted)"
                 text = sa.text(self._select(table, columns, condition))
-                text = text.bindparams(sa.bindparam("servers", value=chunk, expanding=True))
+                text = text.bindparams(sa.bindparam("servers", value=asked, expanding=True))
                 if nth:
                     text = text.bindparams(sa.bindparam("wanted", value=wanted, expanding=True))
                 batches.append(self._fetched(table, columns, text, schema))
