@@ -326,6 +326,7 @@ _DECLARED = {
     "neutron_floating_ips": "id, fixed_port_id, fixed_ip_address",
     "neutron_ovn_revisions": "resource_type, resource_uuid, standard_attr_id, revision_number",
     "designate_records": "recordset_id, data",
+    "dns_records": "copy, name, type, ttl, data",
     "ovn_switch_ports": "name, switch",
     "ovn_router_ports": "name, router",
     "ovn_switches": "name",
@@ -343,6 +344,7 @@ _TAKEN = {
     "iscsi_sessions": "session || ' ' || target",
     "neutron_ovn_revisions": "resource_type || ' ' || resource_uuid",
     "designate_records": "recordset_id",
+    "dns_records": "name || ' ' || type",
     **dict.fromkeys(("ovn_switch_ports", "ovn_router_ports", "ovn_switches", "ovn_routers", "ovn_port_groups"), "name"),
     **dict.fromkeys(("ovn_nats", "ovn_dhcp_options"), "uuid"),
 }

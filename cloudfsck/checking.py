@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from cloudfsck import tables
-from cloudfsck.model import ALSO, BACKENDS, COPIES, GIVEN, Answer, Check, Finding, Gap, Row, State, Trouble, Unknown
+from cloudfsck.model import ALSO, BACKENDS, GIVEN, Answer, Check, Finding, Gap, Row, State, Trouble, Unknown, copies
 from cloudfsck.snapshot import Heard, Snapshot
 
 Known = Mapping[tables.Per, list[str]]
@@ -102,7 +102,7 @@ def _parts(per: tables.Per, row: Row, heard: Heard, known: Known) -> list[str] |
     if per == "backend":
         return sorted(row[BACKENDS])
     if per == "copy":
-        return sorted(row[COPIES])
+        return sorted(copies(row[ALSO]))
     named = row["hosts"] if per == "host" else row["cells"]
     if named is not None and None not in named:
         return sorted(named)

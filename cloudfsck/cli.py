@@ -43,7 +43,7 @@ from cloudfsck import (
     scenario,
     screen,
 )
-from cloudfsck.acts import cinder, designate, hypervisor, neutron, nsx, ovn
+from cloudfsck.acts import cinder, designate, dns, hypervisor, neutron, nsx, ovn
 from cloudfsck.acts import database as in_database
 from cloudfsck.config import NO_SERVICE, Config
 from cloudfsck.model import UUID, Act, Refused, Trouble
@@ -208,13 +208,15 @@ class Session:
         if by_ssh and not write.model_fields_set:
             raise Trouble(f"{self.path} has no [write.ssh]: without the second key nothing can be repaired")
         roster = self.sources.roster()
-        apis: dict[str, cinder.Cinder | designate.Designate | neutron.Neutron | ovn.Northbound | nsx.Controller] = {}
+        apis: dict[str, _Sends] = {}
         if write.cinder is not None:
             apis["cinder"] = cinder.Cinder(write.cinder)
         if write.neutron is not None:
             apis["neutron"] = neutron.Neutron(write.neutron)
         if write.designate is not None:
             apis["designate"] = designate.Designate(write.designate)
+        if write.dns is not None:
+            apis["dns"] = dns.Updates(write.dns)
         if write.ovn is not None:
             apis["ovn"] = ovn.Northbound(write.ovn)
         if write.nsx is not None:
@@ -228,10 +230,11 @@ class Session:
                 self.stop.under_way = True
                 return in_database.send(act, self.sources.database(act.part), Login.of(write.database))
             if not act.host:
-                if act.part not in apis:
-                    raise Refused(f"{self.path} has no [write.{act.part}]: {_WRITES[act.part]}")
+                section = "dns" if "@" in act.part else act.part
+                if section not in apis:
+                    raise Refused(f"{self.path} has no [write.{section}]: {_WRITES[section]}")
                 self.stop.under_way = True
-                return apis[act.part].send(act)
+                return apis[section].send(act)
             if by_ssh and write.ssh is None:
                 raise Refused(f"{self.path} has no [write.ssh]: without the second key nothing is done on a host")
             if act.host not in roster.hosts:
@@ -243,11 +246,16 @@ class Session:
         return apply.Means(self.sources.prove, self.sources.look, send)
 
 
+_Sends = (
+    cinder.Cinder | designate.Designate | dns.Updates | neutron.Neutron | ovn.Northbound | nsx.Controller
+)  # fmt: skip
+
 #: What a section has to say so that we may write where acts are sent by it.
 _WRITES = {
     "cinder": "its cloud is to be the name of an administrator's entry in clouds.yaml",
     "neutron": "its cloud is to be the name of an administrator's entry in clouds.yaml",
     "designate": "its cloud is to be the name of an administrator's entry in clouds.yaml",
+    "dns": "its key_file is to hold a TSIG key that may change the zone",
     "ovn": "its keys are to be as those of [ovn]",
     "nsx": "its keys are to be as those of [nsx], with an account that may write",
 }

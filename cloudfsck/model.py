@@ -63,14 +63,13 @@ class Gap:
 @dataclass(frozen=True)
 class Scope:
     """What a reading is asked for.  None stands for everything.  `also` are the UUIDs of volumes and attachments, and
-    of other servers, that are asked for beside the servers.  `backends` are the storage backends that are asked,
-    `copies` the zones on DNS servers (zone@server)."""
+    of other servers, that are asked for beside the servers, names and addresses, and zones on DNS servers.  `backends`
+    are the storage backends that are asked."""
 
     servers: frozenset[str] | None = None
     hosts: frozenset[str] | None = None
     also: frozenset[str] = frozenset()
     backends: frozenset[str] | None = None
-    copies: frozenset[str] | None = None
 
     @property
     def whole(self) -> bool:
@@ -80,6 +79,16 @@ class Scope:
     def ids(self) -> frozenset[str] | None:
         """Every UUID that is asked for; None: all."""
         return None if self.servers is None else self.servers | self.also
+
+    @property
+    def copies(self) -> frozenset[str] | None:
+        """The zones on DNS servers that are asked (zone@server); None: all."""
+        return None if self.servers is None else copies(self.also)
+
+
+def copies(ids: Iterable[str]) -> frozenset[str]:
+    """Those that name a zone on a DNS server: cloud.example.@192.0.2.53."""
+    return frozenset(one for one in ids if "@" in one)
 
 
 @dataclass(frozen=True)
@@ -174,9 +183,6 @@ ALSO = "also"
 #: Another, which a query that reads a storage backend's tables must have.
 BACKENDS = "backends"
 
-#: Another, which one that reads the tables of DNS servers must have.
-COPIES = "copies"
-
 #: Another that a query may do without.
 AFTER = "after"
 
@@ -186,11 +192,11 @@ class Check:
     """One question to the snapshot.  The query selects the bad rows.  Its first column is the key, and it has
 
     server      the UUID at the root of the case; NULL: it is no server's
-    also        the UUIDs of volumes, attachments and other servers that must be read with it; it may be left out
+    also        the UUIDs of volumes, attachments and other servers that must be read with it, names and addresses, and
+                the zones on DNS servers that it rests on (zone@server); it may be left out
     hosts       the hosts that could acquit the row; NULL: every host of the roster
     cells       the cells that could acquit it; NULL: every cell
     backends    the storage backends that it rests on, where the query reads such
-    copies      the zones on DNS servers that it rests on (zone@server), where it reads such
     since       when the fault began, by the date of the object itself; NULL: since we first saw it
     clock       whose clock wrote that date: 'cell:<name>' or 'host:<name>'
     by_hand     why no program may repair this row; NULL: one may
@@ -248,18 +254,13 @@ class Finding:
         return frozenset(self.row.get(BACKENDS) or ())
 
     @property
-    def copies(self) -> frozenset[str]:
-        """The zones on DNS servers that it rests on."""
-        return frozenset(self.row.get(COPIES) or ())
-
-    @property
     def after(self) -> frozenset[str]:
         """What has to be gone before it is repaired."""
         return frozenset(self.row.get(AFTER) or ())
 
     @property
     def evidence(self) -> dict[str, Any]:
-        return {name: value for name, value in self.row.items() if name not in (*GIVEN, ALSO, BACKENDS, COPIES, AFTER)}
+        return {name: value for name, value in self.row.items() if name not in (*GIVEN, ALSO, BACKENDS, AFTER)}
 
 
 @dataclass(frozen=True)

@@ -189,8 +189,7 @@ def scope(findings: Iterable[Finding]) -> Scope:
         hosts = None if named is None or hosts is None else hosts | frozenset(named)
     also = frozenset(one for finding in findings for one in finding.also)
     backends = frozenset(one for finding in findings for one in finding.backends)
-    copies = frozenset(one for finding in findings for one in finding.copies)
-    return Scope(servers, hosts, also, backends, copies)
+    return Scope(servers, hosts, also, backends)
 
 
 def unsettled(finding: Finding, check: Check, config: Config, clocks: Mapping[str, dt.datetime]) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 from cloudfsck import acts, plan
 from cloudfsck.config import Config
 from cloudfsck.journal import Entry
-from cloudfsck.model import ALSO, BACKENDS, COPIES, GIVEN, Act, Check, Finding, Gap, Row
+from cloudfsck.model import ALSO, BACKENDS, GIVEN, Act, Check, Finding, Gap, Row
 from cloudfsck.proof import Foreign, Verdict, words
 from cloudfsck.state import utcnow
 
@@ -228,7 +228,7 @@ def _called(row: Row) -> str:
 
 def _facts(row: Row) -> str:
     """The evidence in one line, without what the line above says."""
-    said = {"key", "name", "project", *GIVEN, ALSO, BACKENDS, COPIES, *_DETAIL}
+    said = {"key", "name", "project", *GIVEN, ALSO, BACKENDS, *_DETAIL}
     if str(row["server"]) not in str(row["key"]):
         said.discard("server")
     shown = ((name, _plain(value)) for name, value in row.items() if name not in said and value not in (None, []))

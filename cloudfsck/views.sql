@@ -31,7 +31,7 @@ SELECT coalesce(max(value) FILTER (name = 'ovn_alone'), 0) > 0 AS alone
 CREATE VIEW live_servers AS
 SELECT i.uuid AS server, i.cell, i.host, i.vm_state, i.task_state, i.hidden, i.display_name AS name,
        i.project_id AS project, i.updated_at, i.created_at, i.deleted_at, i.id, i.node, i.compute_id,
-       i.launched_at
+       i.launched_at, i.hostname
   FROM nova_instances i
  WHERE coalesce(i.deleted, 0) = 0;
 
@@ -717,3 +717,42 @@ SELECT s.id AS recordset, s.name, s.type, s.ttl, s.tenant_id AS project, z.id AS
   JOIN designate_records r ON r.recordset_id = s.id
  GROUP BY s.id, s.name, s.type, s.ttl, s.tenant_id, z.id, z.name
 HAVING bool_and(r.status = 'ACTIVE' AND r.action = 'NONE');
+
+-- Records in zones of the cloud's own that are judged, as the server has them to which changes of the zone are sent: by
+-- their names servers', and of addresses that servers have.
+CREATE VIEW server_records AS
+SELECT r.copy, r.zone, r.name, r.type, r.ttl, r.data, r.hostname, r.address
+  FROM dns_records r
+  JOIN dns_zones z ON z.copy = r.copy
+ WHERE z.own AND z.first AND r.ours AND r.hostname IS NOT NULL AND r.type IN ('A', 'AAAA', 'PTR');
+
+-- The name that each server's guest was given, by the servers that had it or have it; of a name with dots in it (since
+-- 2023.1 an owner may choose one), the first part.
+CREATE VIEW hostnames AS
+SELECT lower(split_part(i.hostname, '.', 1)) AS hostname, i.uuid AS server, i.cell, coalesce(i.deleted, 0) = 0 AS live,
+       i.deleted_at
+  FROM nova_instances i
+ WHERE i.hostname IS NOT NULL
+UNION ALL
+SELECT lower(split_part(s.hostname, '.', 1)), s.uuid, s.cell, FALSE, s.deleted_at
+  FROM nova_shadow_instances s
+ WHERE s.hostname IS NOT NULL;
+
+-- Addresses that somebody has in Neutron, whoever it is and in whatever network: a port, a floating IP, a port that may
+-- use it beside its own.
+CREATE VIEW taken_addresses AS
+SELECT a.ip_address AS address, a.port_id AS holder FROM neutron_ip_allocations a
+UNION ALL
+SELECT f.floating_ip_address, f.id FROM neutron_floating_ips f
+UNION ALL
+SELECT split_part(p.ip_address, '/', 1), p.port_id FROM neutron_allowed_address_pairs p;
+
+-- Networks whose addresses a port may all use beside its own, as numbers from the first to the last; of IPv6 none.
+CREATE VIEW free_networks AS
+SELECT n.holder, n.network, n.first, n.first + (1 << (32 - n.bits)) - 1 AS last
+  FROM (SELECT p.port_id AS holder, p.ip_address AS network, split_part(p.ip_address, '/', 2)::INTEGER AS bits,
+               (split_part(p.ip_address, '.', 1)::BIGINT << 24) + (split_part(p.ip_address, '.', 2)::BIGINT << 16)
+               + (split_part(p.ip_address, '.', 3)::BIGINT << 8)
+               + split_part(split_part(p.ip_address, '.', 4), '/', 1)::BIGINT AS first
+          FROM neutron_allowed_address_pairs p
+         WHERE p.ip_address LIKE '%.%/%') n;

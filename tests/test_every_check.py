@@ -64,21 +64,26 @@ def test_explains_itself(name: str) -> None:
             assert after.startswith("    "), f"nothing is said under {line!r}"
 
 
+#: How checks are named beside that which read of Neutron or of DNS servers, and are left out with those.
+_NAMED = {"neutron": "-of-gone-floating-ip", "copy": "-on-server"}
+
+
 @EACH_CHECK
 @pytest.mark.parametrize(
     ("per", "prefixes"),
     [
         ("cinder", ("cinder",)),
         ("designate", ("designate",)),
-        ("neutron", ("neutron", "ovn", "nsx")),
+        ("neutron", ("neutron", "ovn", "nsx", "dns")),
         ("ovn", ("ovn",)),
         ("nsx", ("nsx",)),
+        ("copy", ("dns",)),
     ],
 )
 def test_is_named_after_what_it_reads_beside_nova(name: str, per: str, prefixes: tuple[str, ...]) -> None:
     """Then it is left out where the configuration does not name that."""
     read = worlds.built("").tables_read(CHECKS[name].query)
-    about_it = name.partition("-")[0] in prefixes or (per == "neutron" and name.endswith("-of-gone-floating-ip"))
+    about_it = name.partition("-")[0] in prefixes or name.endswith(_NAMED.get(per, "?"))
     assert about_it == any(tables.BY_NAME[table].per == per for table in read)
 
 
@@ -372,7 +377,8 @@ def scoped(world: str, scope: Scope) -> Iterator[Snapshot]:
     narrow = [table.name for table in tables.TABLES if table.narrow]
     with snapshot.supposing():
         snapshot.db.execute("UPDATE ledger SET keys = ? WHERE table_name IN ?", [ids, narrow])
-        for part, asked in (("host", scope.hosts), ("backend", scope.backends)):
+        parts = {"host": scope.hosts, "backend": scope.backends, "copy": scope.copies}
+        for part, asked in parts.items():
             if asked is not None:
                 snapshot.db.execute("DELETE FROM ledger WHERE per = ? AND part NOT IN ?", [part, sorted(asked)])
         for table in tables.TABLES:
@@ -381,7 +387,7 @@ def scoped(world: str, scope: Scope) -> Iterator[Snapshot]:
             if table.narrow:
                 any_key = " OR ".join(f"coalesce({column} IN $ids, FALSE)" for column in table.key)
                 snapshot.db.execute(f"DELETE FROM {table.name} WHERE NOT ({any_key})", {"ids": ids})
-            asked = {"host": scope.hosts, "backend": scope.backends}.get(table.per)
+            asked = parts.get(table.per)
             if asked is not None:
                 snapshot.db.execute(f"DELETE FROM {table.name} WHERE {table.per} NOT IN ?", [sorted(asked)])
         yield snapshot

@@ -150,6 +150,7 @@ _NAMING: dict[tables.Per, tuple[str, ...]] = {
     "keystone": ("id",),
     "octavia": ("project_id",),
     "nsx": ("id", "neutron", "project", "attachment"),
+    "copy": ("hostname", "address"),
 }
 _ID = re.compile(r"[a-z]{1,3}-\d+.*")
 
@@ -164,7 +165,7 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
     names = {
         word for table, many in world.rows.items() for row in many for column, word in row.items()
         if word is not None
-        and (column in ("cell", "host", "backend", "cinder") or column in tables.BY_NAME[table].key
+        and (column in ("cell", "host", "backend", "cinder", "copy") or column in tables.BY_NAME[table].key
              or column in _NAMING.get(tables.BY_NAME[table].per, ()))
     }  # fmt: skip
     names |= {part for word in names if word.startswith("/") for part in word.split("/") if _ID.fullmatch(part)}

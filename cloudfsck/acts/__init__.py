@@ -12,6 +12,7 @@ from cloudfsck.acts import (
     device,
     directory,
     domain,
+    name,
     nsx_object,
     ovn_note,
     ovn_object,
@@ -31,6 +32,7 @@ KINDS: dict[str, type[Any]] = {
         port.Disassociate, port.Associate, ovn_port.Delete, ovn_port.Insert, ovn_object.Delete, ovn_object.Insert,
         ovn_note.Reset, ovn_note.Restore,
         nsx_object.Delete, nsx_object.Create, recordset.Remove, recordset.Restore,
+        name.Remove, name.Restore,
     )
 }  # fmt: skip
 

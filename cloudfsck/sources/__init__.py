@@ -223,7 +223,7 @@ class Sources:
         elif part == tables.NSX:
             snapshot.add(self._nsx(scope))
         elif "@" in part:
-            snapshot.add(self._dns(replace(scope, copies=frozenset({part}))))
+            snapshot.add(self._dns(replace(scope, also=scope.also | {part})))
         else:
             snapshot.add(nova.read_cell(self.database(part), scope, frozenset({"nova_block_device_mapping"})))
         snapshot.add(self._own())

@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from cloudfsck import tables
 from cloudfsck.config import Dns, Zone, server_address
-from cloudfsck.model import Piece, Scope, one_line
+from cloudfsck.model import Piece, Scope, Unheard, one_line
 from cloudfsck.sources import service
 from cloudfsck.sources.database import Unreadable, arrow_schema
 
@@ -273,29 +273,37 @@ def _ask(copy: Copy, query: dns.message.QueryMessage) -> dns.message.Message:
     """Send one message over TCP, with the key.  Raises Unreadable with a sentence."""
     if copy.key_file is not None:
         query.use_tsig(key(copy.key_file))
-    return exchange(copy.server, query, copy.seconds)
+    try:
+        return exchange(copy.server, query, copy.seconds)
+    except Unheard as error:
+        raise Unreadable(str(error)) from error
 
 
 def exchange(server: str, message: dns.message.Message, seconds: float) -> dns.message.Message:
-    """The answer of a server over TCP.  Raises Unreadable with a sentence."""
+    """The answer of a server over TCP.  Raises Unheard with a sentence."""
     host, port = server_address(server)
     try:
         address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4][0]
         return dns.query.tcp(message, str(address), seconds, port)
-    except dns.tsig.PeerBadKey as error:
-        raise Unreadable("it does not know our key (BADKEY)") from error
-    except (dns.tsig.PeerBadSignature, dns.tsig.BadSignature) as error:
-        raise Unreadable("our key has another secret there (BADSIG)") from error
-    except (dns.tsig.PeerBadTime, dns.tsig.BadTime) as error:
-        raise Unreadable("its clock and ours differ by too much for a TSIG key (BADTIME)") from error
+    except dns.tsig.PeerError as error:
+        raise Unheard(_OF_KEYS.get(type(error), one_line(error)), sent=False) from error
     except dns.exception.Timeout as error:
-        raise Unreadable(f"no answer in {seconds:.0f} s") from error
+        raise Unheard(f"no answer came in {seconds:.0f} s", sent=True) from error
     except EOFError as error:
-        raise Unreadable("it closed the connection without an answer") from error
+        raise Unheard("it closed the connection without an answer", sent=True) from error
     except OSError as error:
-        raise Unreadable(f"it cannot be reached: {error.strerror or one_line(error)}") from error
-    except dns.exception.DNSException as error:
-        raise Unreadable(f"its answer is of no use: {one_line(error)}") from error
+        sent = not isinstance(error, (ConnectionRefusedError, socket.gaierror))
+        raise Unheard(f"it cannot be reached: {error.strerror or one_line(error)}", sent=sent) from error
+    except (dns.exception.DNSException, ValueError) as error:
+        # As where it is not signed: who does not know our key need not say so with one.
+        raise Unheard(f"its answer is of no use: {one_line(error)}", sent=True) from error
+
+
+_OF_KEYS = {
+    dns.tsig.PeerBadKey: "it does not know our key (BADKEY)",
+    dns.tsig.PeerBadSignature: "our key has another secret there (BADSIG)",
+    dns.tsig.PeerBadTime: "its clock and ours differ by too much for a key to be believed (BADTIME)",
+}
 
 
 def key(path: Path) -> dns.tsig.Key:
