@@ -732,11 +732,9 @@ CREATE VIEW hostnames AS
 SELECT lower(split_part(i.hostname, '.', 1)) AS hostname, i.uuid AS server, i.cell, coalesce(i.deleted, 0) = 0 AS live,
        i.deleted_at
   FROM nova_instances i
- WHERE i.hostname IS NOT NULL
 UNION ALL
 SELECT lower(split_part(s.hostname, '.', 1)), s.uuid, s.cell, FALSE, s.deleted_at
-  FROM nova_shadow_instances s
- WHERE s.hostname IS NOT NULL;
+  FROM nova_shadow_instances s;
 
 -- Addresses that somebody has in Neutron, whoever it is and in whatever network: a port, a floating IP, a port that may
 -- use it beside its own.

@@ -6,9 +6,6 @@ NSX is the simulator; Neutron's and Keystone's databases are files, and the rest
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import threading
 import uuid
 from collections.abc import Iterable, Iterator
@@ -18,14 +15,11 @@ from typing import Any
 
 import pytest
 
-from cloudfsck import checks, tables
+from cloudfsck import checks
 from cloudfsck.sources.nsx import KINDS
 from tests import small
 from tests.bed.nsx import Asked, Nsx, Refused, tags
-from tests.real_cloud import Ran
-from tests.test_database import sqlite_database
 
-ROOT = Path(__file__).resolve().parents[1]
 #: What rests on Octavia too is not asked: the configuration here does not name it.
 CHECKS = [name for name in checks.load() if name.startswith("nsx-") and "load-balancer" not in name]
 
@@ -136,67 +130,22 @@ class Plugin:
                 standard.append(
                     {"id": number, "revision_number": 1, "created_at": "2026-01-01", "updated_at": "2026-01-01"}
                 )
-        database(folder / "neutron.sqlite", ("neutron", "neutron_nsx"), {**self.rows, "standardattributes": standard})
+        folder.mkdir(exist_ok=True)
+        rows = {**self.rows, "standardattributes": standard}
+        small.database(folder / "neutron.sqlite", ("neutron", "neutron_nsx"), rows)
         projects = [{"id": self.project, "name": "one", "enabled": True}]
-        database(folder / "keystone.sqlite", ("keystone",), {"project": projects})
+        small.database(folder / "keystone.sqlite", ("keystone",), {"project": projects})
 
 
-#: Columns that Neutron itself has an index of.
-INDEXED = {
-    "standardattributes": ("id",), "networks": ("id",), "ports": ("id", "device_id"), "routers": ("id", "gw_port_id"),
-    "securitygroups": ("id",), "securitygrouprules": ("id", "security_group_id"),
-}  # fmt: skip
-
-
-def database(path: Path, pers: tuple[tables.Per, ...], rows: dict[str, list[dict[str, Any]]]) -> None:
-    """A database with the tables that are read of these services, and these rows."""
-    for per in pers:
-        db = sqlite_database(path, per)
-        for origin in [origin for (origin,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]:
-            names = {name for _, name, *_ in db.execute(f"PRAGMA table_info({origin})")}
-            for row in rows.pop(origin, ()):
-                given = {name: value for name, value in row.items() if name in names}
-                marks = ", ".join("?" * len(given))
-                db.execute(f"INSERT INTO {origin} ({', '.join(given)}) VALUES ({marks})", list(given.values()))
-            for column in INDEXED.get(origin, ()):
-                db.execute(f"CREATE INDEX IF NOT EXISTS {origin}_{column} ON {origin} ({column})")
-        db.execute("CREATE TABLE IF NOT EXISTS alembic_version (version_num TEXT)")
-        db.execute("INSERT INTO alembic_version VALUES ('one')")
-        db.commit()
-        db.close()
-    assert not rows, "every row has a table"
-
-
-class User:
+class User(small.User):
     """Who runs cloudfsck on the one cloud."""
 
     def __init__(self, folder: Path, nsx: Nsx, plugin: Plugin) -> None:
-        folder.mkdir(exist_ok=True)
-        self.configuration = small.make(folder / "cloud", {"compute3": "cell1"})
         plugin.write(folder)
-        text = self.configuration.read_text()
-        text = text[: text.index("\n[skip]")] + "\n[skip]\n"
-        text += "".join(f'{name} = "of no interest here"\n' for name in checks.load() if name not in CHECKS)
-        for name in CHECKS:
-            text += f"\n[limits.{name}]\ncount = 100_000\nshare = 1.0\n"
-        for service in ("neutron", "keystone"):
-            text = text.replace(f"{self.configuration.parent}/databases/{service}.sqlite", f"{folder}/{service}.sqlite")
-        for section in ("nsx", "write.nsx"):
-            text += f'\n[{section}]\nmanagers = {json.dumps(nsx.urls)}\nuser = "admin"\npassword_env = "NSX_PASSWORD"\n'
-            text += "rate = 100_000\n"
-        self.configuration.write_text(text)
-
-    def __call__(self, *words: str) -> Ran:
-        command = [sys.executable, "-m", "cloudfsck", "-c", str(self.configuration), *words, "--format", "json"]
-        environment = {**os.environ, "NSX_PASSWORD": Nsx.ADMIN[1]}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
-        assert "Traceback" not in done.stderr, done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
-
-    def proven(self) -> set[str]:
-        ran = self("check")
-        assert ran.data["unknown"] == [], ran.out
-        return {one["key"] for one in ran.data["findings"] if one["state"] == "proven"}
+        services = {service: folder / f"{service}.sqlite" for service in ("neutron", "keystone")}
+        keys = f'managers = {json.dumps(nsx.urls)}\nuser = "admin"\npassword_env = "NSX_PASSWORD"\nrate = 100_000\n'
+        sections = {"nsx": keys, "write.nsx": keys}
+        super().__init__(folder, services, CHECKS, sections, NSX_PASSWORD=Nsx.ADMIN[1])
 
 
 @pytest.fixture

@@ -56,8 +56,8 @@ class _Change:
     @property
     def order(self) -> Mapping[str, Any]:
         return {
-            "do": self.kind, "server": self.server, "copy": self.copy, "name": self.name, "type": self.type, "ttl": self.ttl,
-            "records": sorted(self.records), "kept": sorted(self.kept),
+            "do": self.kind, "server": self.server, "copy": self.copy, "name": self.name, "type": self.type,
+            "ttl": self.ttl, "records": sorted(self.records), "kept": sorted(self.kept),
         }  # fmt: skip
 
     def _nsupdate(self, prerequisites: tuple[str, ...], change: str) -> str:

@@ -141,12 +141,14 @@ class PowerDns(_Server):
             for number, (zone, records) in enumerate(self.zones.items(), start=1):
                 name = zone.rstrip(".")
                 db.execute("INSERT INTO domains (id, name, type) VALUES (?, ?, 'NATIVE')", [number, name])
-                db.executemany("INSERT INTO domainmetadata (domain_id, kind, content) VALUES (?, ?, ?)",
-                               [(number, "TSIG-ALLOW-AXFR", TRANSFER), (number, "TSIG-ALLOW-DNSUPDATE", UPDATE)])  # fmt: skip
+                for kind, key in (("TSIG-ALLOW-AXFR", TRANSFER), ("TSIG-ALLOW-DNSUPDATE", UPDATE)):
+                    db.execute("INSERT INTO domainmetadata (domain_id, kind, content) VALUES (?, ?, ?)",
+                               (number, kind, key))  # fmt: skip
                 own = [(zone, "3600", "SOA", f"ns.{zone} hostmaster.{zone} 1 3600 600 86400 60"),
                        (zone, "3600", "NS", f"ns.{zone}"), (f"ns.{zone}", "3600", "A", "127.0.0.1")]  # fmt: skip
                 db.executemany(
-                    "INSERT INTO records (domain_id, name, type, content, ttl, prio, auth) VALUES (?, ?, ?, ?, ?, 0, 1)",
+                    "INSERT INTO records (domain_id, name, type, content, ttl, prio, auth)"
+                    " VALUES (?, ?, ?, ?, ?, 0, 1)",
                     ((number, owner.rstrip("."), kind, data.rstrip("."), int(ttl))
                      for owner, ttl, kind, data in (*own, *records)),
                 )  # fmt: skip
