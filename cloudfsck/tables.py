@@ -794,6 +794,7 @@ TABLES: tuple[Table, ...] = (
         status       VARCHAR    ACTIVE, PENDING: not all name servers have it as it is to be; ERROR.
         action       VARCHAR    NONE, or what is under way: CREATE, UPDATE, DELETE.
         serial       BIGINT     Its serial, by Designate.
+        ttl          BIGINT     How many seconds its records may be remembered that do not say so themselves.
         deleted      VARCHAR    0 while it is not deleted.
         created_at   TIMESTAMP  When it was asked for.
         updated_at   TIMESTAMP  When the row last changed.

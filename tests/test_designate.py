@@ -38,10 +38,11 @@ PART = Remove(S, Z, R, NAME, "A", 300, ("10.0.0.1",), ("10.0.0.9",))
 
 SCHEMA = """
 CREATE TABLE zones (id CHAR(32), name VARCHAR, type VARCHAR, tenant_id VARCHAR, status VARCHAR, action VARCHAR,
-                    serial INT, created_at DATETIME, updated_at DATETIME, deleted CHAR(32));
+                    serial INT, ttl INT, created_at DATETIME, updated_at DATETIME, deleted CHAR(32));
 CREATE TABLE recordsets (id CHAR(32), zone_id CHAR(32), name VARCHAR, type VARCHAR, ttl INT, tenant_id VARCHAR,
                          description VARCHAR, created_at DATETIME, updated_at DATETIME);
-CREATE TABLE records (id CHAR(32), recordset_id CHAR(32), data TEXT, managed BOOLEAN, managed_plugin_name VARCHAR,
+CREATE TABLE records (id CHAR(32), recordset_id CHAR(32), zone_id CHAR(32), data TEXT, managed BOOLEAN,
+                      managed_plugin_name VARCHAR,
                       managed_resource_type VARCHAR, managed_resource_id CHAR(32), managed_resource_region VARCHAR,
                       managed_extra VARCHAR,
                       status VARCHAR, action VARCHAR, created_at DATETIME, updated_at DATETIME);
@@ -59,15 +60,15 @@ def database(tmp_path: Path) -> Database:
     with closing(sqlite3.connect(file)) as db, db:
         db.executescript(SCHEMA)
         for zone, deleted in ((bare(Z), "0"), ("f" * 32, "f" * 32)):
-            db.execute("INSERT INTO zones VALUES (?, 'cloud.test.', 'PRIMARY', 't', 'ACTIVE', 'NONE', 7, ?, ?, ?)",
+            db.execute("INSERT INTO zones VALUES (?, 'cloud.test.', 'PRIMARY', 't', 'ACTIVE', 'NONE', 7, 60, ?, ?, ?)",
                        [zone, at, at, deleted])  # fmt: skip
         for number, recordset in enumerate((bare(R), "e" * 32)):
             db.execute("INSERT INTO recordsets VALUES (?, ?, ?, 'A', NULL, NULL, NULL, ?, NULL)",
                        [recordset, bare(Z), f"web-{number}.cloud.test.", at])  # fmt: skip
             db.execute(
                 "INSERT INTO records VALUES"
-                " (?, ?, ?, 1, 'nova_fixed', 'instance', ?, NULL, NULL, 'ACTIVE', 'NONE', ?, NULL)",
-                [f"{number:032x}", recordset, f"10.0.0.{number}", bare(S) if number == 0 else None, at],
+                " (?, ?, ?, ?, 1, 'nova_fixed', 'instance', ?, NULL, NULL, 'ACTIVE', 'NONE', ?, NULL)",
+                [f"{number:032x}", recordset, bare(Z), f"10.0.0.{number}", bare(S) if number == 0 else None, at],
             )
     return Database("designate", f"sqlite:///{file}", Login())
 

@@ -19,6 +19,7 @@ from cloudfsck.acts import (
     ovn_port,
     port,
     recordset,
+    zone,
 )
 from cloudfsck.model import Act, Trouble
 
@@ -32,7 +33,7 @@ KINDS: dict[str, type[Any]] = {
         port.Disassociate, port.Associate, ovn_port.Delete, ovn_port.Insert, ovn_object.Delete, ovn_object.Insert,
         ovn_note.Reset, ovn_note.Restore,
         nsx_object.Delete, nsx_object.Create, recordset.Remove, recordset.Restore,
-        name.Remove, name.Restore,
+        name.Remove, name.Restore, zone.Refresh,
     )
 }  # fmt: skip
 

@@ -45,6 +45,9 @@ class Designate:
         Outcomeless when what became of it is not known.
         """
         order = act.order
+        if order["do"] == "zone.refresh":
+            refuse_no_uuid(order, "zone")
+            return self._refresh(order)
         refuse_no_uuid(order, "zone", "recordset")
         if order["do"] not in ("recordset.remove", "recordset.restore"):
             raise Refused(f"{order['do']} is nothing that Designate does")
@@ -75,6 +78,22 @@ class Designate:
             answer = self.api.write("PUT", place, {"records": records}, unchanged)
             self.api.wait(f"{answer.status} to the change", lambda: _records(self.api.read(place).body) == records)
         return {"was": told}
+
+    def _refresh(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Change the TTL of a zone to what it is."""
+        place, was = f"/zones/{order['zone']}", order["was"]
+
+        def unchanged() -> None:
+            self.api.as_expected(f"zone {was['name']}", was, self.api.found(place, f"zone {order['zone']}").body)
+
+        unchanged()
+        answer = self.api.write("PATCH", place, {"ttl": was["ttl"]}, unchanged)
+
+        def taken_up() -> bool:
+            return self.api.read(place).body.get("serial") not in (None, was["serial"])
+
+        self.api.wait(f"{answer.status} to the change", taken_up)
+        return {}
 
     def _create(self, order: Mapping[str, Any]) -> Mapping[str, Any]:
         """Make a recordset that was deleted anew, unless there is one of its name and type by now."""
