@@ -31,13 +31,13 @@ demo: $(STAMP)   ## make a damaged cloud, check it, repair it, check it again
 test: $(STAMP)   ## every test; as root it first installs the real servers that the tests start
 	@status=0; tests/install-bed || status=$$?; \
 	if [ $$status -ne 0 ] && [ -n "$$CI" ]; then echo "the real servers are missing, and CI leaves nothing out"; exit 1; fi; \
-	$(BIN)/python -m pytest -m "not real and not long" -n auto --dist worksteal && $(BIN)/python -m pytest -m real $(if $(CI),--left-out=fail,)
+	$(BIN)/python -m pytest -m "not real and not long" -n auto --dist worksteal && $(BIN)/python -m pytest -m "real and not long" $(if $(CI),--left-out=fail,)
 
 test-fast: $(STAMP)  ## the tests that need no server
 	@$(BIN)/python -m pytest -m "not real and not long" -n auto --dist worksteal
 
-test-long: $(STAMP)  ## what takes long and needs no cloud: an NSX of 50,000 objects
-	@$(BIN)/python -m pytest tests -m "long and not real"
+test-long: $(STAMP)  ## what takes long and needs no cloud: an NSX of 50,000 objects, zones of 100,000 records
+	@$(BIN)/python -m pytest tests -m long
 
 cloud: $(STAMP)  ## bring up a real OpenStack on this machine, to be proven against; as root
 	@$(BIN)/python -m testbed up
