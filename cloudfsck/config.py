@@ -53,8 +53,8 @@ _OF_PROJECTS = "-of-gone-project"
 NO_OCTAVIA = "the configuration names no database of Octavia's ([octavia] database)"
 _OF_LOAD_BALANCERS = "-load-balancer-"
 
-#: How a check is named that asks Neutron about floating IPs, whoever told of them.
-_OF_FLOATING_IPS = "-of-gone-floating-ip"
+#: How a check is named that asks Neutron about floating IPs or addresses, whoever told of them.
+_OF_ADDRESSES = ("-of-gone-floating-ip", "-without-record")
 
 #: Why a check of images on a storage backend is not made, and how such a check is named.
 NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"
@@ -441,7 +441,7 @@ class Config(_Section):
         if self.ovn is None or self.neutron is None:
             unnamed |= {name: NO_OVN for name in checks if name.startswith("ovn-")}
         if self.neutron is None:
-            unnamed |= {name: NO_SERVICE["neutron"] for name in checks if name.endswith(_OF_FLOATING_IPS)}
+            unnamed |= {name: NO_SERVICE["neutron"] for name in checks if name.endswith(_OF_ADDRESSES)}
         if not self.dns.zone or self.neutron is None:
             why = NO_SERVICE["neutron"] if self.dns.zone else NO_ZONE
             unnamed |= {name: why for name in checks if name.startswith("dns-")}

@@ -763,3 +763,16 @@ SELECT DISTINCT s.zone_id AS zone, lower(z.name) AS zone_name, lower(s.name) AS 
   JOIN designate_recordsets s ON s.zone_id = z.id
   JOIN designate_records r ON r.recordset_id = s.id
  WHERE s.type IN ('A', 'CNAME', 'PTR');
+
+-- For which server each record of Designate's was made: by designate-sink, which says so, or by us, and then the
+-- recordset's description does (acts/recordset.py).
+CREATE VIEW records_of_servers AS
+SELECT r.recordset_id AS recordset, r.zone_id AS zone, r.data, r.managed_resource_id AS server, r.created_at, TRUE AS sunk
+  FROM designate_records r
+ WHERE r.managed
+   AND r.managed_resource_type = 'instance'
+UNION ALL
+SELECT r.recordset_id, r.zone_id, r.data, s.description[length('made-by-cloudfsck-for-server:') + 1:], r.created_at, FALSE
+  FROM designate_records r
+  JOIN designate_recordsets s ON s.id = r.recordset_id
+ WHERE starts_with(s.description, 'made-by-cloudfsck-for-server:');

@@ -65,7 +65,7 @@ def test_explains_itself(name: str) -> None:
 
 
 #: How checks are named beside that which read of Neutron or of DNS servers, and are left out with those.
-_NAMED = {"neutron": "-of-gone-floating-ip", "copy": "-on-server"}
+_NAMED = {"neutron": ("-of-gone-floating-ip", "-without-record"), "copy": ("-on-server",)}
 
 
 @EACH_CHECK
@@ -83,7 +83,7 @@ _NAMED = {"neutron": "-of-gone-floating-ip", "copy": "-on-server"}
 def test_is_named_after_what_it_reads_beside_nova(name: str, per: str, prefixes: tuple[str, ...]) -> None:
     """Then it is left out where the configuration does not name that."""
     read = worlds.built("").tables_read(CHECKS[name].query)
-    about_it = name.partition("-")[0] in prefixes or name.endswith(_NAMED.get(per, "?"))
+    about_it = name.partition("-")[0] in prefixes or name.endswith(_NAMED.get(per, ()))
     assert about_it == any(tables.BY_NAME[table].per == per for table in read)
 
 
@@ -177,7 +177,9 @@ def test_every_kind_of_act_has_its_place_in_a_plan() -> None:
 
 
 def undo(act: Act) -> Act | None:
-    return act.undo({"saved": "/saved"})
+    # What a service calls what was made, by the act's own effect.
+    made = f"{getattr(act, 'zone', '')} {getattr(act, 'name', '')}"
+    return act.undo({"saved": "/saved", "made": made})
 
 
 # ---------------------------------------------------------------------------------------- after it has been done

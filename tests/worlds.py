@@ -144,7 +144,7 @@ def _prefix(number: int) -> str:
 
 #: Columns beside the keys in which there are names, by what a table is read from; and what of a path is one.
 _NAMING: dict[tables.Per, tuple[str, ...]] = {
-    "designate": ("id", "zone_id"),
+    "designate": ("id", "zone_id", "name"),
     "neutron": ("project_id",),
     "neutron_nsx": ("phy_uuid",),
     "keystone": ("id",),
@@ -157,8 +157,8 @@ _ID = re.compile(r"[a-z]{1,3}-\d+.*")
 #: The device_id of a DHCP agent's port: the host, the network and the segment.
 _DHCP = re.compile(r"dhcp([0-9a-f-]{36})-([a-z]-\d+)(-\d+)?")
 
-#: What may stand before the name of a volume, or of a network or segment.
-_BEFORE_NAMES = ("target:", "ovnmeta-")
+#: What may stand before the name of a volume, of a network or segment, or of a server.
+_BEFORE_NAMES = ("target:", "ovnmeta-", "made-by-cloudfsck-for-server:")
 
 
 def _renamed(world: scenario.World, number: int) -> scenario.World:
@@ -180,6 +180,9 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
         for what in _BEFORE_NAMES:
             if word.startswith(what):
                 return what + str(rename(table, column, word.removeprefix(what)))
+        label, _, zone = word.partition(".")
+        if word.endswith(".") and zone in names:
+            return f"{_prefix(number)}{label}.{_prefix(number)}{zone}"
         if column == "device_id" and (dhcp := _DHCP.fullmatch(word)):
             host, network, segment = dhcp.groups(default="")
             return f"dhcp{of_dhcp.get(host, host)}-{rename(table, '', network)}{segment}"

@@ -32,7 +32,7 @@ KINDS: dict[str, type[Any]] = {
         block_device.Restore, port.Delete, port.DeleteDhcp, port.Unbind, port.Rebind, port.DeleteBinding,
         port.Disassociate, port.Associate, ovn_port.Delete, ovn_port.Insert, ovn_object.Delete, ovn_object.Insert,
         ovn_note.Reset, ovn_note.Restore,
-        nsx_object.Delete, nsx_object.Create, recordset.Remove, recordset.Restore,
+        nsx_object.Delete, nsx_object.Create, recordset.Remove, recordset.Restore, recordset.Make,
         name.Remove, name.Restore, zone.Refresh,
     )
 }  # fmt: skip

@@ -49,7 +49,7 @@ class Designate:
             refuse_no_uuid(order, "zone")
             return self._refresh(order)
         refuse_no_uuid(order, "zone", "recordset")
-        if order["do"] not in ("recordset.remove", "recordset.restore"):
+        if order["do"] not in ("recordset.remove", "recordset.restore", "recordset.make"):
             raise Refused(f"{order['do']} is nothing that Designate does")
         if order["was"]["type"] not in _TYPES:
             raise Refused(f"a record of type {order['was']['type']} is nothing that we change")

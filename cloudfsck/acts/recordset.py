@@ -159,3 +159,68 @@ class Restore(_Change):
 
     def __str__(self) -> str:
         return f"put {self.name} {self.type} {', '.join(self.records)} back into Designate"
+
+
+@dataclass(frozen=True)
+class Make(_Change):
+    """Make a name for a server that has none.  It is nobody's by Designate, whose API makes no managed record; what it
+    is for stands in its description, in words of ours by which it is found once the server is gone."""
+
+    kind: ClassVar[str] = "recordset.make"
+    undoing: ClassVar[Undo] = "exact"
+
+    @classmethod
+    def of(cls, row: Row) -> Make:
+        """From a row with server, zone, record_name, type and addresses; the TTL is the zone's."""
+        return cls(row["server"], row["zone"], "", row["record_name"], row["type"], None, row["addresses"], ())
+
+    @property
+    def also(self) -> frozenset[str]:
+        return frozenset({self.zone})
+
+    @property
+    def things(self) -> frozenset[str]:
+        """It has an id of Designate's choice."""
+        return frozenset()
+
+    @property
+    def order(self) -> Mapping[str, Any]:
+        order = dict(self._order((), self.records))
+        del order["recordset"]
+        return {**order, "to": {**order["to"], "description": _OURS + self.server}}
+
+    @property
+    def command(self) -> str:
+        records = " ".join(f"--record {one}" for one in self.records)
+        return (
+            f"openstack recordset create --all-projects --type {self.type} --description {_OURS}{self.server}"
+            f" {records} {self.zone} {self.name}"
+        )
+
+    def undo(self, saw: Row) -> Remove:
+        return Remove(self.server, self.zone, saw["made"], self.name, self.type, None, self.records, ())
+
+    def effect(self, db: Any) -> None:
+        stands(db, self, self.what, None)
+        if db.execute(
+            "SELECT 1 FROM designate_recordsets WHERE zone_id = ? AND name = ?", [self.zone, self.name]
+        ).fetchall():
+            raise Moved(f"{self}: Designate has a recordset of that name by now")
+        made = f"{self.zone} {self.name}"
+        db.execute(
+            "INSERT INTO designate_recordsets (id, zone_id, name, type, description) VALUES (?, ?, ?, ?, ?)",
+            [made, self.zone, self.name, self.type, _OURS + self.server],
+        )
+        for data in self.records:
+            db.execute(
+                "INSERT INTO designate_records (id, recordset_id, zone_id, data, managed, status, action)"
+                " VALUES (?, ?, ?, ?, FALSE, 'ACTIVE', 'NONE')",
+                [f"{made} {data}", made, self.zone, data],
+            )
+
+    def __str__(self) -> str:
+        return f"make {self.name} {self.type} {', '.join(self.records)} in Designate"
+
+
+#: How the description of a name begins that we made for a server; its UUID follows.
+_OURS = "made-by-cloudfsck-for-server:"

@@ -41,15 +41,13 @@ CHECK = Check(
     accused=("designate_records",),
     query="""
         WITH dead AS (
-            SELECT r.recordset_id AS recordset, list(r.data ORDER BY r.data) AS dead,
+            SELECT r.recordset, list(r.data ORDER BY r.data) AS dead,
                    list(DISTINCT g.server ORDER BY g.server) AS servers, min(g.name) AS server_name,
                    max(g.deleted_at) AS deleted_at, arg_max(g.cell, g.deleted_at) AS cell
-              FROM designate_records r
-              JOIN gone_servers g ON g.server = r.managed_resource_id
-             WHERE r.managed
-               AND r.managed_resource_type = 'instance'
-               AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = g.server)
-             GROUP BY r.recordset_id),
+              FROM records_of_servers r
+              JOIN gone_servers g ON g.server = r.server
+             WHERE NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = g.server)
+             GROUP BY r.recordset),
         named AS (
             SELECT s.*, d.dead, d.servers, d.server_name, d.deleted_at, d.cell,
                    list_filter(s.records, lambda one: NOT list_contains(d.dead, one)) AS kept,
@@ -58,13 +56,14 @@ CHECK = Check(
                      WHERE list_contains(d.servers, v.uuid)) AS guests_on
               FROM recordsets s
               JOIN dead d ON d.recordset = s.recordset
-              LEFT JOIN (SELECT lower(l.name) AS label, list(DISTINCT l.server ORDER BY l.server) AS servers
-                           FROM live_servers l
-                          GROUP BY lower(l.name)) n
-                     ON n.label = lower(split_part(s.name, '.', 1)))
+              LEFT JOIN (SELECT h.hostname, list(DISTINCT h.server ORDER BY h.server) AS servers
+                           FROM hostnames h
+                          WHERE h.live
+                          GROUP BY h.hostname) n
+                     ON n.hostname = lower(split_part(s.name, '.', 1)))
         SELECT n.recordset AS key, n.servers[1] AS server, n.server_name, n.servers, n.deleted_at, n.name, n.type, n.ttl, n.dead,
                n.kept, n.project, n.zone, n.zone_name, n.recordset, n.changed, n.namesakes, n.guests_on,
-               list_concat([n.recordset], n.servers, n.namesakes) AS also, NULL AS hosts, NULL AS cells,
+               list_concat([n.recordset, lower(split_part(n.name, '.', 1))], n.servers, n.namesakes) AS also, NULL AS hosts, NULL AS cells,
                greatest(n.changed, n.deleted_at) AS since,
                CASE WHEN n.deleted_at > n.changed THEN 'cell:' || n.cell ELSE 'designate:designate' END AS clock,
                CASE WHEN len(n.namesakes) > 0 THEN 'a server of that name lives: ' || n.namesakes[1]
@@ -81,7 +80,7 @@ CHECK = Check(
             "alone in its set; beside others; two dead in one set; archived; its name or its guest lives",
             """
             hosts cell1      c1
-            nova_instances   cell   uuid  host  deleted  deleted_at  display_name
+            nova_instances   cell   uuid  host  deleted  deleted_at  hostname
                              cell1  s-1   c1    1        -3d         dead-a
                              cell1  s-2   c1    2        -3d         dead-b
                              cell1  s-3   c1    3        -3d         dead-c
