@@ -182,7 +182,7 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
                 return what + str(rename(table, column, word.removeprefix(what)))
         label, _, zone = word.partition(".")
         if word.endswith(".") and zone in names:
-            return f"{_prefix(number)}{label}.{_prefix(number)}{zone}"
+            return f"{_prefix(number)}{label}.{rename(table, column, zone)}"
         if column == "device_id" and (dhcp := _DHCP.fullmatch(word)):
             host, network, segment = dhcp.groups(default="")
             return f"dhcp{of_dhcp.get(host, host)}-{rename(table, '', network)}{segment}"
