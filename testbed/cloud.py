@@ -53,9 +53,14 @@ SERVICES = {
     "designate-mdns": "designate-mdns --config-file /etc/designate/designate.conf",
 }
 SINK = "designate-sink --config-file /etc/designate/designate.conf --config-file /etc/designate/sink.conf"
-SINK_CONF = """\
+#: designate-central is given up on after this many seconds, and not a minute.
+SINK_PATIENCE = 20
+SINK_CONF = f"""\
+[DEFAULT]
+rpc_response_timeout = {SINK_PATIENCE}
+
 [handler:nova_fixed]
-zone_id = {zone}
+zone_id = {{zone}}
 notification_topics = notifications_designate
 control_exchange = nova
 formatv4 = %(hostname)s.%(zone)s
@@ -157,6 +162,8 @@ class Cloud:
             self._fake(name.removeprefix("nova-"))
         elif name.removeprefix("ovn-") in NORTHBOUND:
             self._ovsdb(name.removeprefix("ovn-"))
+        elif name.startswith("named-"):
+            self._named(name)
         else:
             self._service(name, SINK if name == "designate-sink" else SERVICES[name])
 
@@ -408,7 +415,15 @@ for number in "01":
             if not zone.exists():
                 zone.write_text(f"$TTL 300\n@ IN SOA {name} root 1 300 60 3600 60\n@ NS {name}\n{name} A {ADDRESS}\n"
                                 "old A 10.20.0.250\n")  # fmt: skip
-            node.serve(f"named-{name}", "named", "-f", "-c", f"/etc/bind/{name}.conf")
+            self._named(f"named-{name}")
+
+    def _named(self, name: str) -> None:
+        """Start a name server of Designate's; on return it answers."""
+        node, of = self.controller, name.removeprefix("named-")
+        node.serve(name, "named", "-f", "-c", f"/etc/bind/{of}.conf")
+        port = {"ns1": "5351", "ns2": "5352"}[of]
+        asked = ("dig", "+short", "+tries=1", "+time=1", "-p", port, f"@{ADDRESS}", "legacy.test", "SOA")
+        await_true(f"{name} answers", lambda: bool(node.run(*asked, check=False).strip()), 30)
 
     def _hypervisors(self) -> None:
         keyring = self.controller.path("/etc/ceph/ceph.client.cinder.keyring").read_text()

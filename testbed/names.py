@@ -7,7 +7,7 @@ from uuid import UUID
 
 from testbed import places
 from testbed.api import Api
-from testbed.cloud import Cloud
+from testbed.cloud import SINK_PATIENCE, Cloud
 from testbed.interrupted import booted, broker, messages
 from testbed.node import await_true
 from testbed.ports import floating_ip, own
@@ -56,6 +56,49 @@ def reverse_left(cloud: Cloud, api: Api, name: str) -> tuple[Leaked, str]:
     recordset = records(cloud, gone)[0]
     api.sdk.network.delete_ip(gone)
     return Leaked(recordset[3], recordset[0]), stays
+
+
+def unheard(cloud: Cloud, api: Api, host: str, gone: str, late: str) -> tuple[Leaked, str]:
+    """designate-central is down while one server is deleted and another one booted: designate-sink hears of both, waits
+    for central, gives up, and drops what it heard.  Returns what is left, and the server that has no name."""
+    first = booted(api, gone, host)
+    await_true("its record is active", lambda: _active(cloud, first), 90)
+    leaked = Leaked(records(cloud, first)[0][3], f"{gone}.{places.ZONE}")
+    cloud.controller.stop("designate-central")
+    given_up = _given_up(cloud)
+    api.delete(first)
+    second = booted(api, late, host)
+    await_true("the sink has given up on both", lambda: _given_up(cloud) >= given_up + 2, 4 * SINK_PATIENCE, 0.5)
+    cloud.start("designate-central")
+    await_true("Designate answers", lambda: api.sdk.dns.get("/zones").status_code == 200, 60, 0.5)
+    return leaked, second
+
+
+def _given_up(cloud: Cloud) -> int:
+    """How many messages designate-sink has dropped because central did not answer."""
+    log = cloud.controller.path("/var/log/testbed/designate-sink.log")
+    return log.read_text(errors="replace").count("MessagingTimeout: Timed out")
+
+
+def edited(cloud: Cloud, name: str, address: str) -> None:
+    """Somebody edits the file of a zone on one name server, and leaves its serial: one name leads elsewhere, and one is
+    there that Designate does not have."""
+    cloud.controller.stop("named-ns2")
+    (file,) = cloud.controller.path("/var/lib/bind/ns2").glob(f"slave.{places.ZONE}*")
+    label = name.partition(".")[0]
+    lines = file.read_text().splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.split()[:1] == [label])
+    words = lines[at].split()
+    lines[at] = lines[at].replace(words[-1], address)
+    lines.append(f"by-hand\t\tA\t{address}")
+    file.write_text("\n".join(lines) + "\n")
+    cloud.start("named-ns2")
+
+
+def update(cloud: Cloud, *lines: str) -> None:
+    """Somebody changes the zone that Designate does not have."""
+    text = "\n".join([f"server {places.ADDRESS} {SERVERS[0]}", *lines, "send", ""])
+    cloud.controller.run("nsupdate", "-k", "/var/lib/bind/update.key", input=text)
 
 
 def _active(cloud: Cloud, owner: str) -> bool:

@@ -10,18 +10,35 @@ import pytest
 from testbed import leftovers, names, places, ports
 from testbed.api import Api
 from testbed.cloud import Cloud
+from testbed.interrupted import booted
 from testbed.node import await_true
 from testbed.operator import Operator
 from testbed.story import Story
 
 OF_DELETED = "designate-record-of-deleted-server"
 OF_FLOATING_IP = "designate-record-of-gone-floating-ip"
+WITHOUT = "designate-server-without-record"
+DIFFERS = "designate-zone-differs-on-server"
+NOBODYS = "dns-name-of-nobodys-address"
+#: A zone that Designate does not have, on one of its name servers.
+LEGACY = "legacy.test."
 
 
 @pytest.fixture
 def operator(cloud: Cloud, api: Api, tmp_path: Path, clouds: Path) -> Operator:
     names.forgotten(cloud, api)
-    return Operator(cloud, tmp_path, skip={}, **{"write.designate": {"cloud": "admin", "clouds_file": str(clouds)}})
+    servers = [f"{places.ADDRESS}:{port}" for port in names.SERVERS]
+    return Operator(
+        cloud, tmp_path, skip={},
+        dns={"servers": servers, "key_file": "/var/lib/bind/transfer.key"},
+        **{
+            "write.designate": {"cloud": "admin", "clouds_file": str(clouds)},
+            "write.dns": {"key_file": "/var/lib/bind/update.key"},
+            'dns.zone."legacy.test"': {
+                "servers": servers[:1], "names": ["{hostname}.{zone}"], "subnets": ["10.0.0.0/8", "192.168.0.0/16"],
+            },
+        },
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -111,3 +128,84 @@ def test_the_name_of_a_floating_ip_that_is_gone(
     names.removed(api, names.records(cloud, stays)[0][0])
     story.repaired("deleted through Designate's API")
     story.agreed("both name servers: the name of the other floating IP is as it was")
+
+
+def test_what_designate_did_not_answer_for(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
+    leaked, late = names.unheard(cloud, api, "compute1", "before", "after")
+    zone = names.zone(cloud, places.ZONE)
+    without = [{record for record in one if not named(record, leaked.name)} for one in zone]
+    assert zone != without
+    story.made()
+    assert operator.proven() == {OF_DELETED: {leaked.recordset}, WITHOUT: {f"{late} {places.ZONE}"}}
+    story.fired(OF_DELETED)
+    operator("repair", "--yes").came_to(1, {leaked.recordset: "done", f"{late} {places.ZONE}": "done"})
+    (port,) = api.sdk.network.ports(device_id=late)
+    address = port.fixed_ips[0]["ip_address"]
+    with_it = [{*one, (f"after.{places.ZONE}", "3600", "IN", "A", address)} for one in without]
+    comes_to(cloud, places.ZONE, with_it, "one is gone and one is made on both, and all else is as it was")
+    assert operator.proven() == {}
+    operator.undone()
+    comes_to(cloud, places.ZONE, zone, "both name servers say again what they said")
+    story.undone("both name servers say what they said")
+    names.removed(api, leaked.name)
+    assert operator.proven() == {WITHOUT: {f"{late} {places.ZONE}"}}
+    operator("repair", "--yes").came_to(1, {f"{late} {places.ZONE}": "done"})
+    api.delete(late)
+    ((key,),) = [found for check, found in operator.proven().items() if check == OF_DELETED]
+    operator("repair", "--yes").came_to(1, {key: "done"})
+    comes_to(cloud, places.ZONE, without, "what we made is found by its mark when its server is gone")
+    assert operator.proven() == {}
+    story.repaired("deleted and made through Designate's API")
+    story.agreed("both name servers: the rest of the zone is as it was")
+
+
+def test_a_zone_that_was_edited_on_one_name_server(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
+    server = booted(api, "true", "compute1")
+    await_true("it has a name on both", lambda: all(
+        any(named(record, f"true.{places.ZONE}") for record in one) for one in names.zone(cloud, places.ZONE)
+    ), 60)  # fmt: skip
+    good = names.zone(cloud, places.ZONE)
+    assert good[0] == good[1]
+    names.edited(cloud, f"true.{places.ZONE}", "10.20.0.251")
+    assert names.zone(cloud, places.ZONE) != good
+    story.made()
+    ran = operator("check")
+    (found,) = (one for one in ran.data["findings"] if one["state"] == "proven")
+    assert found["check"] == DIFFERS, ran.out
+    second = f"{places.ADDRESS}:{names.SERVERS[1]}"
+    assert found["evidence"]["name_servers"] == [second]
+    assert len(found["evidence"]["differences"]) == 3, "one lacking, and two strange"
+    story.fired(DIFFERS)
+    operator("repair", "--yes").came_to(1, {found["key"]: "done"})
+    comes_to(cloud, places.ZONE, good, "both name servers say the same again")
+    assert operator.proven() == {}
+    story.repaired("sent anew by Designate")
+    story.agreed("both name servers: the whole zone is as it was")
+    api.delete(server)
+
+
+def test_a_zone_of_its_own(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
+    gone, lives = booted(api, "leaver", "compute1"), booted(api, "stayer", "compute1")
+    addresses = [next(api.sdk.network.ports(device_id=one)).fixed_ips[0]["ip_address"] for one in (gone, lives)]
+    names.update(
+        cloud, "zone legacy.test",
+        f"update add leaver.legacy.test 77 A {addresses[0]}", f"update add stayer.legacy.test 77 A {addresses[1]}",
+        "update add leaver.legacy.test 77 TXT of-nobodys-concern",
+    )  # fmt: skip
+    before = names.zone(cloud, LEGACY)[:1]
+    found = operator.proven()
+    api.delete(gone)
+    story.made()
+    assert operator.proven() == found | {NOBODYS: found.get(NOBODYS, set()) | {"leaver.legacy.test. A"}}
+    story.fired(NOBODYS)
+    operator("repair", "--yes").came_to(1, {"leaver.legacy.test. A": "done"})
+    without = [{one for one in before[0] if one[:1] != ("leaver.legacy.test.",) or one[3] == "TXT"}]
+    assert names.zone(cloud, LEGACY)[:1] == without != before
+    operator.undone()
+    assert names.zone(cloud, LEGACY)[:1] == before
+    story.undone("the zone is as it was, record for record")
+    operator("repair", "--yes").came_to(1, {"leaver.legacy.test. A": "done"})
+    names.update(cloud, "zone legacy.test", "update delete leaver.legacy.test", "update delete stayer.legacy.test")
+    story.repaired("taken away by a dynamic update")
+    story.agreed("the rest of the zone is as it was")
+    api.delete(lives)
