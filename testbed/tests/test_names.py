@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,17 +29,15 @@ LEGACY = "legacy.test."
 def operator(cloud: Cloud, api: Api, tmp_path: Path, clouds: Path) -> Operator:
     names.forgotten(cloud, api)
     servers = [f"{places.ADDRESS}:{port}" for port in names.SERVERS]
-    return Operator(
-        cloud, tmp_path, skip={},
-        dns={"servers": servers, "key_file": "/var/lib/bind/transfer.key"},
-        **{
-            "write.designate": {"cloud": "admin", "clouds_file": str(clouds)},
-            "write.dns": {"key_file": "/var/lib/bind/update.key"},
-            'dns.zone."legacy.test"': {
-                "servers": servers[:1], "names": ["{hostname}.{zone}"], "subnets": ["10.0.0.0/8", "192.168.0.0/16"],
-            },
-        },
-    )  # fmt: skip
+    own = {"servers": servers[:1], "names": ["{hostname}.{zone}"], "subnets": ["10.0.0.0/8", "192.168.0.0/16"]}
+    settings: dict[str, Mapping[str, Any]] = {
+        "skip": {},
+        "dns": {"servers": servers, "key_file": "/var/lib/bind/transfer.key"},
+        'dns.zone."legacy.test"': own,
+        "write.designate": {"cloud": "admin", "clouds_file": str(clouds)},
+        "write.dns": {"key_file": "/var/lib/bind/update.key"},
+    }
+    return Operator(cloud, tmp_path, **settings)
 
 
 @pytest.fixture
