@@ -26,17 +26,27 @@ LEGACY = "legacy.test."
 
 
 @pytest.fixture
-def operator(cloud: Cloud, api: Api, tmp_path: Path, clouds: Path) -> Operator:
-    names.forgotten(cloud, api)
+def settings(clouds: Path) -> dict[str, Mapping[str, Any]]:
     servers = [f"{places.ADDRESS}:{port}" for port in names.SERVERS]
-    own = {"servers": servers[:1], "names": ["{hostname}.{zone}"], "subnets": ["10.0.0.0/8", "192.168.0.0/16"]}
-    settings: dict[str, Mapping[str, Any]] = {
+    return {
         "skip": {},
         "dns": {"servers": servers, "key_file": "/var/lib/bind/transfer.key"},
-        'dns.zone."legacy.test"': own,
         "write.designate": {"cloud": "admin", "clouds_file": str(clouds)},
-        "write.dns": {"key_file": "/var/lib/bind/update.key"},
     }
+
+
+@pytest.fixture
+def operator(cloud: Cloud, api: Api, tmp_path: Path, settings: dict[str, Mapping[str, Any]]) -> Operator:
+    names.forgotten(cloud, api)
+    return Operator(cloud, tmp_path, **settings)
+
+
+@pytest.fixture
+def owner(cloud: Cloud, api: Api, tmp_path: Path, settings: dict[str, Mapping[str, Any]]) -> Operator:
+    """One who has a zone of his own besides, on one of those name servers."""
+    names.forgotten(cloud, api)
+    own = {"servers": settings["dns"]["servers"][:1], "names": ["{hostname}.{zone}"], "subnets": ["10.0.0.0/8"]}
+    settings |= {'dns.zone."legacy.test"': own, "write.dns": {"key_file": "/var/lib/bind/update.key"}}
     return Operator(cloud, tmp_path, **settings)
 
 
@@ -183,7 +193,7 @@ def test_a_zone_that_was_edited_on_one_name_server(cloud: Cloud, api: Api, opera
     api.delete(server)
 
 
-def test_a_zone_of_its_own(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
+def test_a_zone_of_its_own(cloud: Cloud, api: Api, owner: Operator, story: Story) -> None:
     gone, lives = booted(api, "leaver", "compute1"), booted(api, "stayer", "compute1")
     addresses = [next(api.sdk.network.ports(device_id=one)).fixed_ips[0]["ip_address"] for one in (gone, lives)]
     names.update(
@@ -192,18 +202,18 @@ def test_a_zone_of_its_own(cloud: Cloud, api: Api, operator: Operator, story: St
         "update add leaver.legacy.test 77 TXT of-nobodys-concern",
     )  # fmt: skip
     before = names.zone(cloud, LEGACY)[:1]
-    found = operator.proven()
+    found = owner.proven()
     api.delete(gone)
     story.made()
-    assert operator.proven() == found | {NOBODYS: found.get(NOBODYS, set()) | {"leaver.legacy.test. A"}}
+    assert owner.proven() == found | {NOBODYS: found.get(NOBODYS, set()) | {"leaver.legacy.test. A"}}
     story.fired(NOBODYS)
-    operator("repair", "--yes").came_to(1, {"leaver.legacy.test. A": "done"})
+    owner("repair", "--yes").came_to(1, {"leaver.legacy.test. A": "done"})
     without = [{one for one in before[0] if one[:1] != ("leaver.legacy.test.",) or one[3] == "TXT"}]
     assert names.zone(cloud, LEGACY)[:1] == without != before
-    operator.undone()
+    owner.undone()
     assert names.zone(cloud, LEGACY)[:1] == before
     story.undone("the zone is as it was, record for record")
-    operator("repair", "--yes").came_to(1, {"leaver.legacy.test. A": "done"})
+    owner("repair", "--yes").came_to(1, {"leaver.legacy.test. A": "done"})
     names.update(cloud, "zone legacy.test", "update delete leaver.legacy.test", "update delete stayer.legacy.test")
     story.repaired("taken away by a dynamic update")
     story.agreed("the rest of the zone is as it was")
