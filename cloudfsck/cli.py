@@ -717,6 +717,11 @@ def doctor(context: typer.Context, format: FormatOption = Format.text) -> int:
     ):
         note("OVN", "northbound", None, f"answers; it has {row['switches']} switches and {row['ports']} ports")
     for row in taken.rows(
+        "SELECT z.copy, z.serial, (SELECT count(*) FROM dns_records r WHERE r.copy = z.copy) AS records"
+        " FROM dns_zones z ORDER BY z.copy"
+    ):
+        note("DNS zone", row["copy"], None, f"answers; its serial is {row['serial']}, it has {row['records']} records")
+    for row in taken.rows(
         "SELECT count(*) FILTER (kind = 'segment') AS segments, count(*) FILTER (kind = 'port') AS ports"
         " FROM nsx_objects HAVING EXISTS (SELECT 1 FROM ledger WHERE table_name = 'nsx_objects' AND whole)"
     ):

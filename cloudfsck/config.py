@@ -442,9 +442,10 @@ class Config(_Section):
             unnamed |= {name: NO_OVN for name in checks if name.startswith("ovn-")}
         if self.neutron is None:
             unnamed |= {name: NO_SERVICE["neutron"] for name in checks if name.endswith(_OF_ADDRESSES)}
-        if not self.dns.zone or self.neutron is None:
-            why = NO_SERVICE["neutron"] if self.dns.zone else NO_ZONE
-            unnamed |= {name: why for name in checks if name.startswith("dns-")}
+        if self.neutron is None:
+            unnamed |= {name: NO_SERVICE["neutron"] for name in checks if name.startswith("dns-name-")}
+        if not self.dns.zone:
+            unnamed |= {name: NO_ZONE for name in checks if name.startswith("dns-")}
         if not self.dns.servers:
             unnamed |= {name: NO_DNS for name in checks if name.endswith(_ON_SERVERS)}
         if self.octavia is None:

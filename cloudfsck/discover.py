@@ -385,7 +385,7 @@ def toml(name: str, found: Found) -> str:
         "\n".join(["[cloud]", f"name = {_quoted(name)}", _line("state", "/var/lib/cloudfsck", _ABOUT_STATE), *clouds]),
         "\n".join(["[nova]", *_nova(found, chosen)]),
         *("\n".join(_service(found, service)) for service in _DATABASE),
-        *("\n".join(lines) for lines in [list(_ovn(found)), list(_nsx(found))] if lines),
+        *("\n".join(lines) for lines in [list(_ovn(found)), list(_nsx(found)), list(_dns(found))] if lines),
     ]
     return _FILE.format(sections="\n\n".join(sections), address=_address(chosen))
 
@@ -468,6 +468,14 @@ def _ovn(found: Found) -> Iterator[str]:
         for key in ("private_key", "certificate", "ca"):
             yield _note(_line(key, f"/etc/cloudfsck/ovn-{key}.pem", "it asks for a certificate: which is ours?"))
     yield _note(f"{'alone = true':<37} {_note('does no other Neutron use it?')}")
+
+
+def _dns(found: Found) -> Iterator[str]:
+    """The DNS servers, where there is a Designate, which does not know the key that they ask for."""
+    if found.confs["designate"]:
+        yield _note("[dns]  # which servers have Designate's zones, and which key may transfer them?")
+        yield _note('servers = ["HOST"]')
+        yield _note(f"key_file = {_quoted('/etc/cloudfsck/transfer.key')}")
 
 
 def _nsx(found: Found) -> Iterator[str]:
