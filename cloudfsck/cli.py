@@ -50,6 +50,7 @@ from cloudfsck.model import UUID, Act, Refused, Trouble
 from cloudfsck.proof import Verdict
 from cloudfsck.snapshot import Snapshot
 from cloudfsck.sources import Sources, nova, schema
+from cloudfsck.sources import dns as dns_servers
 from cloudfsck.sources.database import Database, Login, Unreadable
 from cloudfsck.state import KEEP_KINDS, Lease, State, utcnow
 from cloudfsck.tables import API
@@ -581,7 +582,8 @@ def show(
     before, after = session.sources.prove(subject.scope)
     # What hangs together with it belongs to the picture; what leads to a port of it is known only once the port is.
     for _ in range(2):
-        wider = screen.around(kind, uuid, after)
+        names = dns_servers.names(session.config.dns, uuid, after) if kind == "server" else frozenset()
+        wider = screen.around(kind, uuid, after, names)
         if wider.beside <= subject.beside:
             break
         before.close()

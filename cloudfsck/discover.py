@@ -473,7 +473,7 @@ def _ovn(found: Found) -> Iterator[str]:
 def _dns(found: Found) -> Iterator[str]:
     """The DNS servers, where there is a Designate, which does not know the key that they ask for."""
     if found.confs["designate"]:
-        yield _note("[dns]  # which servers have Designate's zones, and which key may transfer them?")
+        yield _note("[dns]  # the servers that have Designate's zones, and the key that may transfer them")
         yield _note('servers = ["HOST"]')
         yield _note(f"key_file = {_quoted('/etc/cloudfsck/transfer.key')}")
 

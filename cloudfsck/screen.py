@@ -27,8 +27,8 @@ Kind = Literal["server", "volume", "port"]
 
 @dataclass(frozen=True)
 class Subject:
-    """What is shown: its UUID, and those of what hangs together with it: a server's volumes, attachments, ports and
-    floating IPs, a volume's servers and attachments, or a port's server, floating IPs and place in NSX."""
+    """What is shown: its UUID, and those of what hangs together with it: a server's volumes, attachments, ports,
+    floating IPs and names, a volume's servers and attachments, or a port's server, floating IPs and place in NSX."""
 
     kind: Kind
     id: str
@@ -58,6 +58,8 @@ _BESIDE: Mapping[Kind, str] = {
         SELECT f.id FROM neutron_floating_ips f JOIN server_ports p ON p.port = f.fixed_port_id WHERE p.server = $id
         UNION
         SELECT w.path FROM nsx_places w JOIN server_ports p ON p.port = w.neutron WHERE p.server = $id
+        UNION
+        SELECT recordset FROM records_of_servers WHERE server = $id
         """,
     "volume": """
         SELECT unnest([server, attachment]) AS id FROM server_volumes WHERE volume = $id
@@ -90,10 +92,10 @@ _BUSY: Mapping[Kind, str] = {
 }
 
 
-def around(kind: Kind, id: str, snapshot: Snapshot) -> Subject:
-    """The subject, with what a reading of it alone says that hangs together with it."""
+def around(kind: Kind, id: str, snapshot: Snapshot, names: frozenset[str] = frozenset()) -> Subject:
+    """The subject, with what a reading of it alone says that hangs together with it, and the `names` of a server."""
     found = snapshot.rows(f"SELECT DISTINCT id FROM ({_BESIDE[kind]}) WHERE id <> $id", {"id": id})
-    return Subject(kind, id, frozenset(str(row["id"]) for row in found))
+    return Subject(kind, id, names | {str(row["id"]) for row in found})
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,9 @@ LINES: tuple[Line, ...] = (
          plus={"of": "CASE WHEN t.neutron <> t.id THEN 'port ' || t.neutron END"}, where="t.kind = 'port'",
          always="port", of=_NET),
     Line("interface", "nsx_interfaces", "{attachment}", "", "machine mac?", of=_NET),
+    Line("record", "designate_records", "{data}", "updated_at", "named status action",
+         plus={"named": "(SELECT s.name || ' ' || s.type FROM designate_recordsets s WHERE s.id = t.recordset_id)"}),
+    Line("name", "dns_records", "{name}", "", "type ttl data"),
     Line("domain", "libvirt_domains", "{state}", "held", "server rung reason? id persistent job? unmarked name",
          always="server", of=_ALL,
          plus={**_WHICH, "rung": f"(SELECT 'cloudfsck holds it ' || h.rung {_HELD})",
@@ -266,6 +271,7 @@ _PLACES = {
     "nsx": "NSX",
     "host": "host {part}",
     "backend": "storage backend {part}",
+    "copy": "zone {part}",
     "cloud": "cloudfsck itself",
 }
 

@@ -77,7 +77,9 @@ def test_what_is_lost_is_a_gap_and_no_row() -> None:
 def test_what_is_not_named_was_read_and_is_empty() -> None:
     snapshot = scenario.build("")
     assert snapshot.heard().gaps == {}
-    assert snapshot.heard().tables == {table.name for table in tables.TABLES if table.per not in ("host", "backend", "copy")}
+    assert snapshot.heard().tables == {
+        table.name for table in tables.TABLES if table.per not in ("host", "backend", "copy")
+    }
     assert {name: len(rows) for name, rows in worlds.contents(snapshot).items()} == {"nova_cell_mappings": 1}
 
 

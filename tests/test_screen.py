@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from cloudfsck import checks, config, demo, proof, report, scenario, screen, tables
+from cloudfsck.config import Dns
 from cloudfsck.demo import cloud as story
 from cloudfsck.model import Check
 from cloudfsck.screen import View
 from cloudfsck.snapshot import Snapshot
+from cloudfsck.sources import dns
 from tests.tiny import Cloud
 from tests.worlds import ALL, built, without
 
@@ -51,7 +53,7 @@ def look(world: str | Snapshot, server: str = "s-1", known: dict[str, Check] | N
     snapshot = scenario.build(world) if isinstance(world, str) else world
     before = given.get("before", snapshot)
     first_seen = given.get("first_seen", lambda check, key: None)
-    subject = screen.around(given.get("kind", "server"), server, snapshot)
+    subject = screen.around(given.get("kind", "server"), server, snapshot, given.get("names", frozenset()))
     return screen.look(
         before, snapshot, subject, CHECKS if known is None else known, CONFIG, first_seen, scenario.NOW
     )  # fmt: skip
@@ -627,3 +629,36 @@ def test_the_ports_of_a_server_stand_beside_its_other_places() -> None:
         ("host c1", [("domain", "running"), ("interface", "tap1")]),
     ]  # fmt: skip
     assert (view.outcome, screen.as_json(view, CHECKS)["port"]) == ("fault", "p-1")
+
+
+NAMED = """
+    hosts cell1           c1
+    nova_instances        cell   id  uuid  host  deleted  deleted_at  vm_state  hostname
+                          cell1  1   s-1   c1    1        -3d         deleted   web
+    dns_zones             copy            zone         server  serial  own   first
+                          cloud.test.@ns  cloud.test.  ns      7       true  true
+    dns_records           copy            zone         name              type  ttl  data      address   hostname  ours
+                          cloud.test.@ns  cloud.test.  web.cloud.test.   A     300  10.0.0.1  10.0.0.1  web       true
+                          cloud.test.@ns  cloud.test.  mail.cloud.test.  A     300  10.0.0.1  10.0.0.1  mail      true
+    designate_zones       id   name          type     status  action
+                          z-1  other.test.   PRIMARY  ACTIVE  NONE
+    designate_recordsets  id    zone_id  name             type
+                          rs-1  z-1      web.other.test.  A
+    designate_records     id    recordset_id  zone_id  data      managed  managed_resource_type  managed_resource_id  status  action  created_at  updated_at
+                          rr-1  rs-1          z-1      10.0.0.1  true     instance               s-1                  ACTIVE  NONE    -9d         -9d
+"""  # noqa: E501
+
+
+def test_the_names_of_a_server_are_shown_with_who_tells_them() -> None:
+    settings = Dns.model_validate({
+        "zone": {"cloud.test": {"servers": ["ns"], "names": ["{hostname}.{zone}"], "subnets": ["10.0.0.0/8"]}}
+    })  # fmt: skip
+    names = dns.names(settings, "s-1", scenario.build(NAMED))
+    assert names == {"web.cloud.test.", "web.other.test.", "cloud.test.@ns"}
+    text = shown(look(NAMED, names=names), width=160)
+    assert "zone cloud.test.@ns" in text
+    assert "web.cloud.test." in line(text, "ttl 300")
+    assert "mail.cloud.test." not in text
+    assert "web.other.test. A" in line(text, "record ")
+    assert CHECKS["dns-name-of-nobodys-address"].title in text
+    assert CHECKS["designate-record-of-deleted-server"].title in text

@@ -30,6 +30,7 @@ import pyarrow as pa
 from cloudfsck import tables
 from cloudfsck.config import Dns, Zone, server_address
 from cloudfsck.model import Piece, Scope, Unheard, one_line
+from cloudfsck.snapshot import Snapshot
 from cloudfsck.sources import service
 from cloudfsck.sources.database import Unreadable, arrow_schema
 
@@ -75,7 +76,7 @@ class Copy:
     def names(self) -> list[re.Pattern[str]]:
         """What the names of servers look like."""
         templates = self.own.names if self.own is not None else []
-        wholes = [template.replace("{zone}", self.zone).rstrip(".") + "." for template in templates]
+        wholes = [_absolute(template.replace("{zone}", self.zone)) for template in templates]
         return [re.compile(re.escape(one).replace(r"\{hostname\}", "([a-z0-9_-]+)")) for one in wholes]
 
     def row(self, name: str, ttl: int, kind: str, data: str) -> dict[str, Any]:
@@ -105,6 +106,39 @@ def copies(settings: Dns, zones: Iterable[str]) -> list[Copy]:
         for zone in sorted(set(zones)) if zone.lower() not in settings.zone for server in settings.servers
     ]  # fmt: skip
     return mine + designates
+
+
+def names(settings: Dns, server: str, snapshot: Snapshot) -> frozenset[str]:
+    """What a server is or would be called in the zones that are read, with those zones on their servers: by what
+    Designate made for it, and by its hostname and its addresses in zones of the cloud's own."""
+    given = {"server": server}
+    hostnames = snapshot.rows(
+        "SELECT DISTINCT hostname FROM hostnames WHERE server = $server AND hostname <> ''", given
+    )
+    addresses = snapshot.rows(
+        "SELECT t.address FROM taken_addresses t JOIN neutron_ports p ON p.id = t.holder WHERE p.device_id = $server"
+        " UNION SELECT f.floating_ip_address FROM neutron_floating_ips f JOIN neutron_ports p ON p.id = f.fixed_port_id"
+        " WHERE p.device_id = $server",
+        given,
+    )
+    made = snapshot.rows(
+        "SELECT DISTINCT lower(s.name) AS name, lower(z.name) AS zone FROM records_of_servers r"
+        " JOIN designate_recordsets s ON s.id = r.recordset JOIN designate_zones z ON z.id = s.zone_id"
+        " WHERE r.server = $server",
+        given,
+    )
+    found = {row["name"] for row in made}
+    asked = copies(settings, [row["zone"] for row in made])
+    for copy in asked:
+        called = [_reverse(row["address"]) for row in addresses]
+        for template in copy.own.names if copy.own is not None else ():
+            called += [_absolute(template.format(hostname=row["hostname"], zone=copy.zone)) for row in hostnames]
+        found |= {name for name in called if _in_zone(name, copy.zone)}
+    return frozenset(found | {copy.part for copy in asked})
+
+
+def _absolute(name: str) -> str:
+    return name.rstrip(".") + "."
 
 
 def read(wanted: Iterable[Copy], scope: Scope) -> Iterator[Piece]:
@@ -333,6 +367,11 @@ def _reversed(name: str) -> str | None:
         return dns.reversename.to_address(dns.name.from_text(name))
     except (dns.exception.DNSException, ValueError):
         return None
+
+
+def _reverse(address: str) -> str:
+    """The name under which an address is looked up."""
+    return str(dns.reversename.from_address(address))
 
 
 def _within(address: str, subnets: Iterable[IPv4Network | IPv6Network]) -> bool:
