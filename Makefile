@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
-.PHONY: help demo test test-fast test-long cloud cloud-down test-cloud test-cloud-long lint docs lock clean
+.PHONY: help demo test test-fast test-real test-long cloud cloud-down test-cloud test-cloud-long lint docs lock clean
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
 
@@ -28,13 +28,19 @@ python3-venv:
 demo: $(STAMP)   ## make a damaged cloud, check it, repair it, check it again
 	@$(BIN)/cloudfsck demo
 
-test: $(STAMP)   ## every test; as root it first installs the real servers that the tests start
+test: bed        ## every test that does not take long; as root it first installs the real servers that the tests start
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-fast test-real
+
+.PHONY: bed
+bed: $(STAMP)
 	@status=0; tests/install-bed || status=$$?; \
-	if [ $$status -ne 0 ] && [ -n "$$CI" ]; then echo "the real servers are missing, and CI leaves nothing out"; exit 1; fi; \
-	$(BIN)/python -m pytest -m "not real and not long" -n auto --dist worksteal && $(BIN)/python -m pytest -m "real and not long" $(if $(CI),--left-out=fail,)
+	if [ $$status -ne 0 ] && [ -n "$$CI" ]; then echo "the real servers are missing, and CI leaves nothing out"; exit 1; fi
 
 test-fast: $(STAMP)  ## the tests that need no server
 	@$(BIN)/python -m pytest -m "not real and not long" -n auto --dist worksteal
+
+test-real: $(STAMP)  ## the tests with real servers; most of the time they wait
+	@$(BIN)/python -m pytest -m "real and not long" $(if $(CI),--left-out=fail,)
 
 test-long: $(STAMP)  ## what takes long and needs no cloud: an NSX of 50,000 objects, zones of 100,000 records
 	@$(BIN)/python -m pytest tests -m long

@@ -49,8 +49,10 @@ REACHES = {
     "keystoneauth1": {"acts/api.py"},
     "openstack": {"acts/api.py"},
     "requests": {"acts/api.py"},
-    "subprocess": {"remote.py", *PROGRAMS, "demo"},
-    "socket": {"sources/ovsdb.py", "state.py", "demo", *PROGRAMS},  # the lease says which machine holds it
+    "dns": {"sources/dns.py", "acts/dns.py"},
+    "subprocess": {"remote.py", "sources/dns.py", *PROGRAMS, "demo"},  # dig transfers zones
+    # the lease says which machine holds it
+    "socket": {"sources/ovsdb.py", "sources/dns.py", "state.py", "demo", *PROGRAMS},
     "typer": {"cli.py"},
 }
 

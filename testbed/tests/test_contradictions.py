@@ -85,6 +85,7 @@ def test_a_server_half_deleted(cloud: Cloud, api: Api, operator: Operator, story
     story.repaired("by nova-compute itself, when it starts")
 
 
+@pytest.mark.long
 def test_a_server_mapped_to_another_cell(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = contradictions.mapped_to_another_cell(cloud, api, "compute1", "mapped-1")
     story.made()
@@ -98,6 +99,7 @@ def test_a_server_mapped_to_another_cell(cloud: Cloud, api: Api, operator: Opera
     story.agreed("nova-manage cell_v2 verify_instance; the API knows the server, and deletes it")
 
 
+@pytest.mark.long
 def test_a_mapping_without_a_server(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     hit = interrupted.boot_unsent(cloud, api, "compute1", "ghost-1")
     cloud.start("nova-api")

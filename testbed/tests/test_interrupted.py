@@ -164,6 +164,7 @@ def test_build_interrupted(cloud: Cloud, api: Api, operator: Operator, guest: st
     assert picture(cloud, hit.server) == GONE
 
 
+@pytest.mark.long
 def test_boot_unsent(cloud: Cloud, api: Api, operator: Operator) -> None:
     hit = interrupted.boot_unsent(cloud, api, "compute1", "boot-unsent")
     assert hit.seen == ASKED

@@ -146,6 +146,7 @@ def test_a_server_archived_while_its_host_is_down(cloud: Cloud, api: Api, operat
     story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
 
 
+@pytest.mark.long
 def test_a_server_evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = leftovers.evacuated_from_a_host_that_lives(cloud, api, "compute1", "compute2", "twice-1")
     old, new, key = cloud.computes["compute1"], cloud.computes["compute2"], f"compute1/{server}"
@@ -216,6 +217,7 @@ def test_a_server_purged_while_its_host_is_down(cloud: Cloud, api: Api, operator
     story.agreed("Placement's audit, Cinder's quota check, OVN's synchronisation; the neighbours work")
 
 
+@pytest.mark.long
 def test_what_was_kept_of_a_server_that_moved(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = leftovers.put_back_by_hand(cloud, api, "compute1", "compute2", "kept-1")
     old, new, key = cloud.computes["compute1"], cloud.computes["compute2"], f"compute1/{server}"

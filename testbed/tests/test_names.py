@@ -116,6 +116,7 @@ def test_the_name_of_a_server_whose_deletion_was_forced(
     assert operator.proven() == {}
 
 
+@pytest.mark.long
 def test_the_name_of_a_floating_ip_that_is_gone(
     cloud: Cloud, api: Api, operator: Operator, story: Story, way_out: None
 ) -> None:
@@ -139,6 +140,7 @@ def test_the_name_of_a_floating_ip_that_is_gone(
     story.agreed("both name servers: the name of the other floating IP is as it was")
 
 
+@pytest.mark.long
 def test_what_designate_did_not_answer_for(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     leaked, late = names.unheard(cloud, api, "compute1", "before", "after")
     zone = names.zone(cloud, places.ZONE)
@@ -193,6 +195,7 @@ def test_a_zone_that_was_edited_on_one_name_server(cloud: Cloud, api: Api, opera
     api.delete(server)
 
 
+@pytest.mark.long
 def test_a_zone_of_its_own(cloud: Cloud, api: Api, owner: Operator, story: Story) -> None:
     gone, lives = booted(api, "leaver", "compute1"), booted(api, "stayer", "compute1")
     addresses = [next(api.sdk.network.ports(device_id=one)).fixed_ips[0]["ip_address"] for one in (gone, lives)]

@@ -50,6 +50,7 @@ def maintained(cloud: Cloud) -> None:
     until("Neutron's maintenance is done", lambda: cloud.sql("neutron", open_) == [["0"]], 400)
 
 
+@pytest.mark.long
 def test_what_ovn_lost(cloud: Cloud, api: Api, tmp_path: Path, story: Story, made: Made) -> None:
     secret = tmp_path / "password"
     secret.write_text("secret")
@@ -131,6 +132,7 @@ def test_what_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> 
     story.agreed("OVN's synchronisation; the same things of another network are as they were")
 
 
+@pytest.mark.long
 def test_what_differs_in_ovn(cloud: Cloud, api: Api, tmp_path: Path, story: Story, made: Made) -> None:
     operator = Operator(cloud, tmp_path)
     deaf = northbound.status_lost(cloud, api, "compute1", "port-6")

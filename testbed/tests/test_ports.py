@@ -43,6 +43,7 @@ def clean(operator: Operator) -> None:
     assert (ran.status, ran.data["findings"]) == (0, []), ran.out
 
 
+@pytest.mark.long
 def test_a_port_of_a_server_deleted_in_the_database(
     cloud: Cloud, api: Api, administrator: Operator, story: Story, clouds: Path
 ) -> None:
@@ -165,6 +166,7 @@ def test_a_binding_that_a_migration_left(
     story.agreed("the server moves live to that host; OVN's synchronisation")
 
 
+@pytest.mark.long
 def test_a_port_that_ovn_kept(cloud: Cloud, api: Api, tmp_path: Path, story: Story) -> None:
     operator = Operator(cloud, tmp_path, **{"write.ovn": {"northbound": [*northbound.REMOTES]}})
     beside = ports.own(api)

@@ -96,6 +96,7 @@ def test_an_attachment_of_a_deleted_server(cloud: Cloud, api: Api, administrator
     story.agreed("the volume serves another server")
 
 
+@pytest.mark.long
 def test_an_attachment_that_nova_does_not_know(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
     server, volume = interrupted.booted(api, "volume-3", "compute1"), api.volume("volume-3")
     api.ready(server)
@@ -111,6 +112,7 @@ def test_an_attachment_that_nova_does_not_know(cloud: Cloud, api: Api, administr
     story.agreed("the volume serves the server")
 
 
+@pytest.mark.long
 def test_an_attachment_that_a_live_server_has_is_refused(cloud: Cloud, api: Api, tmp_path: Path) -> None:
     """Whatever we believed: Cinder asks Nova, and has the last word (CVE-2023-2088)."""
     server, volume = interrupted.booted(api, "volume-4", "compute1"), api.volume("volume-4")
@@ -136,6 +138,7 @@ def test_an_attachment_that_a_live_server_has_is_refused(cloud: Cloud, api: Api,
     api.delete(server)
 
 
+@pytest.mark.long
 def test_a_status_that_was_reset(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
     volume = api.volume("volume-5")
     api.call("block_storage", "POST", f"/volumes/{volume}/action", {"os-reset_status": {"status": "detaching"}})
@@ -173,6 +176,7 @@ def test_a_block_device_without_an_attachment(cloud: Cloud, api: Api, administra
     story.agreed("the volume serves the server")
 
 
+@pytest.mark.long
 def test_an_attachment_on_another_host(
     cloud: Cloud, api: Api, administrator: Operator, story: Story, tmp_path: Path
 ) -> None:
@@ -228,6 +232,7 @@ def test_a_volume_deleted_by_hand(cloud: Cloud, api: Api, administrator: Operato
     story.agreed("the volume serves another server")
 
 
+@pytest.mark.long
 def test_an_attachment_that_outlived_its_volume(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
     """An attachment is written again while its volume is deleted: what bug 1937084 leaves."""
     server, volume = interrupted.booted(api, "volume-10", "compute1"), api.volume("volume-10")
@@ -249,6 +254,7 @@ def test_an_attachment_that_outlived_its_volume(cloud: Cloud, api: Api, administ
     api.delete(server)
 
 
+@pytest.mark.long
 def test_an_attachment_never_completed(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
     hit = interrupted.attach_uncompleted(cloud, api, "compute1", "volume-15")
     cloud.start("cinder-api")
@@ -265,6 +271,7 @@ def test_an_attachment_never_completed(cloud: Cloud, api: Api, administrator: Op
     story.agreed("the volume can be detached, and serves again")
 
 
+@pytest.mark.long
 def test_a_detach_that_nova_forgot(cloud: Cloud, api: Api, story: Story, tmp_path: Path) -> None:
     """Guest and Cinder have let go of a volume, and its owner deletes it.  Nova still has its row."""
     hit = interrupted.detach_unrecorded(cloud, api, "compute1", "volume-16")
@@ -336,6 +343,7 @@ def test_an_image_that_outlived_its_volume(cloud: Cloud, api: Api, with_listing:
     story.agreed("Ceph: every other image is as it was")
 
 
+@pytest.mark.long
 def test_a_volume_without_its_image(cloud: Cloud, api: Api, with_listing: Operator, story: Story) -> None:
     """Somebody cleared up a pool.  What he took for a leftover was a volume, and lies in the trash."""
     volume, beside = (api.volume(f"volume-{number}", volume_type="rbd2") for number in (14, 17))
