@@ -177,6 +177,7 @@ def _instance(server: Server, number: int, nodes: list[Row], now: dt.datetime) -
         "uuid": server.uuid,
         "project_id": cloud.project(server.project),
         "display_name": server.name,
+        "hostname": server.name,
         "host": server.host,
         "node": node,
         "vm_state": server.vm_state,
