@@ -37,6 +37,8 @@ def key_file(directory: Path, name: str, secret: str = "") -> Path:
 class _Server(ABC):
     """One server on one port of loopback, with the zones that it is given: their records but for SOA and NS."""
 
+    serial = 1
+
     def __init__(self, directory: Path, zones: Mapping[str, Iterable[Record]], primary: str = "") -> None:
         self.directory = directory.resolve()
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -87,7 +89,11 @@ class _Server(ABC):
 
     def __enter__(self) -> Self:
         self._prepare()
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop(signal.SIGKILL)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -108,14 +114,14 @@ class Bind(_Server):
         )
         for number, (zone, records) in enumerate(self.zones.items()):
             file = self.directory / f"{number}.zone"
-            kind = f"type primary; allow-update {{ key {UPDATE}; }};"
+            kind = f"type primary; check-names ignore; allow-update {{ key {UPDATE}; }};"
             if self.primary:
                 host, _, port = self.primary.partition(":")
                 kind = f"type secondary; primaries {{ {host} port {port} key {TRANSFER}; }};"
             else:
                 lines = [
                     "$TTL 3600",
-                    f"{zone} IN SOA ns.{zone} hostmaster.{zone} 1 3600 600 86400 60",
+                    f"{zone} IN SOA ns.{zone} hostmaster.{zone} {self.serial} 3600 600 86400 60",
                     f"{zone} IN NS ns.{zone}",
                     f"ns.{zone} IN A 127.0.0.1",
                     *(" ".join((name, ttl, "IN", kind, data)) for name, ttl, kind, data in records),
@@ -144,14 +150,15 @@ class PowerDns(_Server):
                 for kind, key in (("TSIG-ALLOW-AXFR", TRANSFER), ("TSIG-ALLOW-DNSUPDATE", UPDATE)):
                     db.execute("INSERT INTO domainmetadata (domain_id, kind, content) VALUES (?, ?, ?)",
                                (number, kind, key))  # fmt: skip
-                own = [(zone, "3600", "SOA", f"ns.{zone} hostmaster.{zone} 1 3600 600 86400 60"),
+                own = [(zone, "3600", "SOA", f"ns.{zone} hostmaster.{zone} {self.serial} 3600 600 86400 60"),
                        (zone, "3600", "NS", f"ns.{zone}"), (f"ns.{zone}", "3600", "A", "127.0.0.1")]  # fmt: skip
-                db.executemany(
-                    "INSERT INTO records (domain_id, name, type, content, ttl, prio, auth)"
-                    " VALUES (?, ?, ?, ?, ?, 0, 1)",
-                    ((number, owner.rstrip("."), kind, data.rstrip("."), int(ttl))
-                     for owner, ttl, kind, data in (*own, *records)),
-                )  # fmt: skip
+                for owner, ttl, kind, data in (*own, *records):
+                    prio, content = data.split(None, 1) if kind == "MX" else ("0", data)
+                    db.execute(
+                        "INSERT INTO records (domain_id, name, type, content, ttl, prio, auth)"
+                        " VALUES (?, ?, ?, ?, ?, ?, 1)",
+                        (number, owner.rstrip("."), kind, content.rstrip("."), int(ttl), int(prio)),
+                    )  # fmt: skip
         (self.directory / "pdns.conf").write_text(
             f"launch=gsqlite3\ngsqlite3-database={file}\nlocal-address=127.0.0.1\nlocal-port={self.port}\n"
             f"socket-dir={self.directory}\ndnsupdate=yes\nallow-dnsupdate-from=127.0.0.0/8\ndaemon=no\nguardian=no\n"
