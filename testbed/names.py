@@ -76,7 +76,7 @@ def unheard(cloud: Cloud, api: Api, host: str, gone: str, late: str) -> tuple[Le
 
 def _given_up(cloud: Cloud) -> int:
     """How many messages designate-sink has dropped because central did not answer."""
-    log = cloud.controller.path("/var/log/testbed/designate-sink.log")
+    log = cloud.controller.path("/var/log/designate/designate-sink.log")
     return log.read_text(errors="replace").count("MessagingTimeout: Timed out")
 
 

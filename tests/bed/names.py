@@ -157,7 +157,7 @@ class PowerDns(_Server):
                     db.execute(
                         "INSERT INTO records (domain_id, name, type, content, ttl, prio, auth)"
                         " VALUES (?, ?, ?, ?, ?, ?, 1)",
-                        (number, owner.rstrip("."), kind, content.rstrip("."), int(ttl), int(prio)),
+                        (number, owner.rstrip(".").lower(), kind, content.rstrip("."), int(ttl), int(prio)),
                     )  # fmt: skip
         (self.directory / "pdns.conf").write_text(
             f"launch=gsqlite3\ngsqlite3-database={file}\nlocal-address=127.0.0.1\nlocal-port={self.port}\n"
