@@ -230,6 +230,7 @@ _PER = {
     "nsx": "NSX",
     "host": "each host",
     "backend": "each storage backend",
+    "copy": "each zone on each of its servers",
 }
 
 _OWN_TABLES = {
