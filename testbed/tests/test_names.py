@@ -142,6 +142,8 @@ def test_the_name_of_a_floating_ip_that_is_gone(
 
 @pytest.mark.long
 def test_what_designate_did_not_answer_for(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
+    witness = booted(api, "witness", "compute1")  # it shows which names designate-sink makes
+    await_true("it has a name", lambda: [one[2] for one in names.records(cloud, witness)] == ["ACTIVE"], 90)
     leaked, late = names.unheard(cloud, api, "compute1", "before", "after")
     zone = names.zone(cloud, places.ZONE)
     without = [{record for record in one if not named(record, leaked.name)} for one in zone]
@@ -166,6 +168,7 @@ def test_what_designate_did_not_answer_for(cloud: Cloud, api: Api, operator: Ope
     operator("repair", "--yes").came_to(1, {key: "done"})
     comes_to(cloud, places.ZONE, without, "what we made is found by its mark when its server is gone")
     assert operator.proven() == {}
+    api.delete(witness)
     story.repaired("deleted and made through Designate's API")
     story.agreed("both name servers: the rest of the zone is as it was")
 
