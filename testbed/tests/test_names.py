@@ -175,9 +175,7 @@ def test_what_designate_did_not_answer_for(cloud: Cloud, api: Api, operator: Ope
 
 def test_a_zone_that_was_edited_on_one_name_server(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = booted(api, "true", "compute1")
-    await_true("it has a name on both", lambda: all(
-        any(named(record, f"true.{places.ZONE}") for record in one) for one in names.zone(cloud, places.ZONE)
-    ), 60)  # fmt: skip
+    await_true("it has a name", lambda: [one[2] for one in names.records(cloud, server)] == ["ACTIVE"], 90)
     good = names.zone(cloud, places.ZONE)
     assert good[0] == good[1]
     names.edited(cloud, f"true.{places.ZONE}", "10.20.0.251")
@@ -213,13 +211,13 @@ def test_a_zone_of_its_own(cloud: Cloud, api: Api, owner: Operator, story: Story
     story.made()
     assert owner.proven() == found | {NOBODYS: found.get(NOBODYS, set()) | {"leaver.legacy.test. A"}}
     story.fired(NOBODYS)
-    owner("repair", "--yes").came_to(1, {"leaver.legacy.test. A": "done"})
+    owner("repair", "--yes").came_to(1 | 4, {"leaver.legacy.test. A": "done"})
     without = [{one for one in before[0] if one[:1] != ("leaver.legacy.test.",) or one[3] == "TXT"}]
     assert names.zone(cloud, LEGACY)[:1] == without != before
     owner.undone()
     assert names.zone(cloud, LEGACY)[:1] == before
     story.undone("the zone is as it was, record for record")
-    owner("repair", "--yes").came_to(1, {"leaver.legacy.test. A": "done"})
+    owner("repair", "--yes").came_to(1 | 4, {"leaver.legacy.test. A": "done"})
     names.update(cloud, "zone legacy.test", "update delete leaver.legacy.test", "update delete stayer.legacy.test")
     story.repaired("taken away by a dynamic update")
     story.agreed("the rest of the zone is as it was")
