@@ -454,18 +454,16 @@ TABLES: tuple[Table, ...] = (
         "cell",
         "Servers, live and deleted.",
         _INSTANCES,
-        key="uuid hostname",
+        key="uuid",
         origin="instances",
-        named="hostname",
     ),
     _table(
         "nova_shadow_instances",
         "cell",
         "Servers that were archived (nova-manage db archive_deleted_rows).",
         _INSTANCES,
-        key="uuid hostname",
+        key="uuid",
         origin="shadow_instances",
-        named="hostname",
     ),
     _table(
         "nova_migrations",
@@ -906,20 +904,6 @@ TABLES: tuple[Table, ...] = (
         key="port_id",
         origin="allowedaddresspairs",
         few=True,
-    ),
-    _table(
-        "neutron_port_names",
-        "neutron",
-        "The names of ports in the DNS, of those that were given one (neutron/db/extradns).",
-        """
-        port_id             VARCHAR  The port.
-        dns_name            VARCHAR  The name that its owner, or Nova, gave it.
-        current_dns_name    VARCHAR  The name that Neutron has put into the DNS; empty: none.
-        current_dns_domain  VARCHAR  The zone that it has put that into; empty: none.
-        """,
-        key="port_id dns_name",
-        origin="portdnses",
-        named="dns_name",
     ),
     _table(
         "neutron_tags",

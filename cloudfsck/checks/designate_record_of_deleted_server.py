@@ -63,7 +63,7 @@ CHECK = Check(
                      ON n.hostname = lower(split_part(s.name, '.', 1)))
         SELECT n.recordset AS key, n.servers[1] AS server, n.server_name, n.servers, n.deleted_at, n.name, n.type, n.ttl, n.dead,
                n.kept, n.project, n.zone, n.zone_name, n.recordset, n.changed, n.namesakes, n.guests_on,
-               list_concat([n.recordset, lower(split_part(n.name, '.', 1))], n.servers, n.namesakes) AS also, NULL AS hosts, NULL AS cells,
+               list_concat([n.recordset], n.servers, n.namesakes) AS also, NULL AS hosts, NULL AS cells,
                greatest(n.changed, n.deleted_at) AS since,
                CASE WHEN n.deleted_at > n.changed THEN 'cell:' || n.cell ELSE 'designate:designate' END AS clock,
                CASE WHEN len(n.namesakes) > 0 THEN 'a server of that name lives: ' || n.namesakes[1]

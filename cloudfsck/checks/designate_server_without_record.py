@@ -54,7 +54,7 @@ CHECK = Check(
         SELECT l.server || ' ' || n.zone_name AS key, l.server, l.name, l.cell, n.zone, n.zone_name,
                lower(split_part(l.hostname, '.', 1)) || '.' || n.zone_name AS record_name, 'A' AS type, a.addresses,
                n.witness, l.launched_at AS since, 'cell:' || l.cell AS clock,
-               list_concat([n.zone, n.witness, lower(split_part(l.hostname, '.', 1))], a.ports) AS also, [] AS hosts, [l.cell] AS cells,
+               list_concat([n.zone, n.witness], a.ports) AS also, [] AS hosts, [l.cell] AS cells,
                CASE WHEN t.taken IS NOT NULL THEN 'there is a record of that name, of somebody else: ' || t.taken
                     WHEN len(a.addresses) > 1 THEN 'it has several addresses: ' || array_to_string(a.addresses, ', ')
                     END AS by_hand,

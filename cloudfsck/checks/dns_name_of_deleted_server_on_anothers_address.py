@@ -27,12 +27,12 @@ CHECK = Check(
     accused=("dns_records",),
     query="""
         WITH owners AS (
-            SELECT h.hostname, bool_or(h.live) AS live, arg_max(h.server, h.deleted_at) AS last,
+            SELECT h.hostname, list(DISTINCT h.server ORDER BY h.server) AS servers, bool_or(h.live) AS live, arg_max(h.server, h.deleted_at) AS last,
                    max(h.deleted_at) AS deleted_at, arg_max(h.cell, h.deleted_at) AS cell
               FROM hostnames h
              GROUP BY h.hostname),
         rightful AS (
-            SELECT n.address, min(n.name) AS name, min(n.hostname) AS hostname, min(h.server) AS server
+            SELECT n.address, min(n.name) AS name, min(h.server) AS server
               FROM server_records n
               JOIN hostnames h ON h.hostname = n.hostname AND h.live
               JOIN neutron_ports p ON p.device_id = h.server
@@ -42,7 +42,7 @@ CHECK = Check(
         SELECT n.name || ' ' || n.data AS key, o.last AS server, n.name, n.type, n.ttl, [n.data] AS dead,
                list_filter(r.records, lambda one: one <> n.data) AS kept, [n.address] AS addresses,
                [n.hostname] AS hostnames, w.name AS rightful_name, w.server AS rightful_server, n.copy,
-               [n.copy, n.name, n.address, n.hostname, o.last, w.name, w.hostname, w.server] AS also,
+               list_concat([n.copy, n.name, n.address, w.name, w.server], o.servers) AS also,
                [] AS hosts, NULL AS cells, o.deleted_at AS since, 'cell:' || o.cell AS clock,
                w.name || ' is the name of the server that has it' AS by_hand, NULL AS rung, NULL AS rung_since
           FROM server_records n

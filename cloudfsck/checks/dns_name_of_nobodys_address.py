@@ -69,8 +69,7 @@ CHECK = Check(
                NULL AS rung, NULL AS rung_since
           FROM dead d
           JOIN (SELECT a.copy, a.name, a.type, min(a.ttl) AS ttl, list(a.data ORDER BY a.data) AS records,
-                       list_concat(list(DISTINCT a.address ORDER BY a.address),
-                                   list(DISTINCT a.hostname ORDER BY a.hostname)) AS also
+                       list(DISTINCT a.address ORDER BY a.address) AS also
                   FROM dns_records a
                  GROUP BY a.copy, a.name, a.type) r ON r.copy = d.copy AND r.name = d.name AND r.type = d.type
     """,
