@@ -122,6 +122,7 @@ def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> N
     assert user.json("check")["findings"] == []
 
 
+@pytest.mark.long
 def test_a_demo_is_repaired_and_taken_back_by_whichever_neutron_answers(tmp_path: Path) -> None:
     place = tmp_path / "cloud"
     command = [sys.executable, "-m", "cloudfsck", "demo", str(place)]

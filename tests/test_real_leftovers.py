@@ -112,6 +112,7 @@ def quarantined_undone_and_purged(cloud: Cloud, user: User, host: Hypervisor, he
     clean(user)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("suffix", "check"), [("_del", "nova-del-directory-left"), ("_resize", "nova-resize-directory-left")]
 )
@@ -125,6 +126,7 @@ def test_a_directory_that_nova_had_renamed(suffix: str, check: str, cloud: Cloud
         quarantined_undone_and_purged(cloud, user, host, here, key)
 
 
+@pytest.mark.long
 def test_a_directory_of_a_resize_that_may_be_the_only_copy(cloud: Cloud, user: User) -> None:
     host = cloud.host("compute3")
     with directory(host, LIVING, "_resize") as here:
@@ -235,6 +237,7 @@ LEFT: dict[str, tuple[Callable[[Cloud], AbstractContextManager[str]], str]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LEFT)
 def test_what_a_person_moves_aside(name: str, cloud: Cloud, user: User) -> None:
     make, check = LEFT[name]
