@@ -162,6 +162,7 @@ def test_what_designate_did_not_answer_for(cloud: Cloud, api: Api, operator: Ope
     comes_to(cloud, places.ZONE, zone, "both name servers say again what they said")
     story.undone("both name servers say what they said")
     names.removed(api, leaked.name)
+    comes_to(cloud, places.ZONE, without, "one is gone, and the other one has no name")
     assert operator.proven() == {WITHOUT: {f"{late} {places.ZONE}"}}
     operator("repair", "--yes").came_to(1, {f"{late} {places.ZONE}": "done"})
     api.delete(late)
