@@ -106,6 +106,11 @@ def _active(cloud: Cloud, owner: str) -> bool:
     return [one[2] for one in records(cloud, owner)] == ["ACTIVE"]
 
 
+def at_rest(cloud: Cloud) -> bool:
+    """Whether all name servers have all that Designate has."""
+    return cloud.sql("designate", "SELECT count(*) FROM records WHERE status <> 'ACTIVE'") == [["0"]]
+
+
 def forgotten(cloud: Cloud, api: Api) -> None:
     """Away with the names of servers that other faults have left."""
     live = {server.id.replace("-", "") for server in api.sdk.compute.servers(all_projects=True)}

@@ -165,6 +165,7 @@ def test_what_designate_did_not_answer_for(cloud: Cloud, api: Api, operator: Ope
     comes_to(cloud, places.ZONE, without, "one is gone, and the other one has no name")
     assert operator.proven() == {WITHOUT: {f"{late} {places.ZONE}"}}
     operator("repair", "--yes").came_to(1, {f"{late} {places.ZONE}": "done"})
+    await_true("nothing is under way", lambda: names.at_rest(cloud), 60)
     api.delete(late)
     ((key,),) = [found for check, found in operator.proven().items() if check == OF_DELETED]
     operator("repair", "--yes").came_to(1, {key: "done"})
