@@ -28,7 +28,7 @@ CHECK = Check(
     query="""
         WITH owners AS (
             SELECT h.hostname, list(DISTINCT h.server ORDER BY h.server) AS servers, bool_or(h.live) AS live, arg_max(h.server, h.deleted_at) AS last,
-                   max(h.deleted_at) AS deleted_at, arg_max(h.cell, h.deleted_at) AS cell
+                   max(h.deleted_at) AS deleted_at
               FROM hostnames h
              GROUP BY h.hostname),
         rightful AS (
@@ -43,7 +43,7 @@ CHECK = Check(
                list_filter(r.records, lambda one: one <> n.data) AS kept, [n.address] AS addresses,
                [n.hostname] AS hostnames, w.name AS rightful_name, w.server AS rightful_server, n.copy,
                list_concat([n.copy, n.name, n.address, w.name, w.server], o.servers) AS also,
-               [] AS hosts, NULL AS cells, o.deleted_at AS since, 'cell:' || o.cell AS clock,
+               o.deleted_at, [] AS hosts, NULL AS cells, NULL AS since, NULL AS clock,
                w.name || ' is the name of the server that has it' AS by_hand, NULL AS rung, NULL AS rung_since
           FROM server_records n
           JOIN owners o ON o.hostname = n.hostname AND NOT o.live

@@ -50,6 +50,9 @@ _KEY = re.compile(
 #: What dig says at the end of a transfer that is whole: how many records came, the SOA twice among them.
 _SIZE = re.compile(r";; XFR size: (\d+) records")
 
+#: How many records are words before they are columns, which take a tenth of the room.
+_AT_ONCE = 50_000
+
 _REVERSE = ("in-addr.arpa.", "ip6.arpa.")
 
 
@@ -164,10 +167,12 @@ def _read(copy: Copy, scope: Scope) -> Iterator[Piece]:
         if asked is None or copy.zone in asked:
             serial, records = _transferred(copy)
         else:
-            serial, records = _queried(copy, sorted(one.lower() for one in asked if _in_zone(one.lower(), copy.zone)))
+            names = sorted({one.lower() for one in asked if _in_zone(one.lower(), copy.zone)})
+            serial, found = _queried(copy, names)
+            records = _table("dns_records", found)
         zone = {"zone": copy.zone, "server": copy.server, "serial": serial, "own": copy.own is not None,
                 "first": copy.first}  # fmt: skip
-        rows = {"dns_zones": _table("dns_zones", [zone]), "dns_records": _table("dns_records", records)}
+        rows = {"dns_zones": _table("dns_zones", [zone]), "dns_records": records}
     except Unreadable as error:
         why = f"{copy.server} does not tell {copy.zone}: {error}"
     for name in _TABLES:
@@ -189,7 +194,7 @@ def _in_zone(name: str, zone: str) -> bool:
 # ------------------------------------------------------------------------------------------------- the whole
 
 
-def _transferred(copy: Copy) -> tuple[int, list[dict[str, Any]]]:
+def _transferred(copy: Copy) -> tuple[int, pa.Table]:
     """The serial of the zone, and its records.  Raises Unreadable unless the whole came."""
     host, port = server_address(copy.server)
     command = ["dig", "-r", "+onesoa", "+nocmd", "+noidnout", "+tries=1", f"+time={max(1, int(copy.seconds))}",
@@ -206,7 +211,9 @@ def _transferred(copy: Copy) -> tuple[int, list[dict[str, Any]]]:
         raise Unreadable(f"dig, which makes zone transfers, cannot be run here: {error.strerror}") from error
     too_long = threading.Timer(copy.seconds, dig.kill)
     too_long.start()
-    serial, count, came, rows, said = None, 0, None, [], []
+    serial, count, came, said = None, 0, None, []
+    rows: list[dict[str, Any]] = []
+    made: list[pa.Table] = []
     try:
         assert dig.stdout is not None
         with dig.stdout:
@@ -228,6 +235,9 @@ def _transferred(copy: Copy) -> tuple[int, list[dict[str, Any]]]:
                     serial = int(data.split()[2])
                 else:
                     rows.append(copy.row(name, int(ttl), kind, data.strip()))
+                if len(rows) == _AT_ONCE:
+                    made.append(_table("dns_records", rows))
+                    rows = []
     except ValueError as error:
         raise Unreadable(f"dig printed what is no record: {one_line(error)}") from error
     finally:
@@ -241,7 +251,7 @@ def _transferred(copy: Copy) -> tuple[int, list[dict[str, Any]]]:
         raise Unreadable(late or _refusal(copy) or "; ".join(doubts or said) or "no answer came")
     if count != came - 1:
         raise Unreadable(f"the transfer was cut off: {count} records of {came - 1} came")
-    return serial, rows
+    return serial, pa.concat_tables([*made, _table("dns_records", rows)])
 
 
 def _refusal(copy: Copy) -> str:

@@ -37,6 +37,8 @@ MARIADB = """\
 datadir={data}
 socket={socket}
 pid-file={data}/pid
+# A server that starts removes what another has left there, and what one that runs has there now.
+tmpdir={tmp}
 bind-address=127.0.0.1
 port={port}
 {extra}
@@ -251,7 +253,10 @@ class MariaDB(Server):
             extra += f"ssl-ca={self.ca}\nssl-cert={self.directory}/server.pem\nssl-key={self.directory}/server.key\n"
         else:
             extra += "skip-ssl\n"
-        self._options.write_text(MARIADB.format(data=self.data, socket=self._socket(), port=self.port, extra=extra))
+        tmp = self.directory / "tmp"
+        tmp.mkdir(exist_ok=True)
+        values = {"data": self.data, "tmp": tmp, "socket": self._socket(), "port": self.port, "extra": extra}
+        self._options.write_text(MARIADB.format(**values))
         method = ["--auth-root-authentication-method=socket", f"--auth-root-socket-user={self._owner}"]
         run(["mariadb-install-db", f"--defaults-file={self._options}", *method, "--skip-test-db"])
 
