@@ -49,6 +49,16 @@ def test_what_is_not_said_has_a_default_and_paths_are_relative_to_the_file(tmp_p
         ("[cinder]\ndatabse = 'x'", r":12: cinder.database: is missing\n.*:13: cinder.databse: there is no such key"),
         ("[read.ssh]\nkey = 'k'", r":12: read.ssh.known_hosts: is missing"),
         ("[x", r"is not TOML: "),
+        (
+            "[dns.zone.'cloud.example']\nservers = ['ns']\nnames = ['{zone}']\nsubnets = ['10.0.0.0/8']",
+            r":14: dns.zone.cloud.example.names.0: a name is written as {hostname}.{zone}",
+        ),
+        (
+            "[dns.zone.'cloud.example']\nserver = ['ns']\nnames = ['{hostname}']\nsubnets = ['10.0.0.0/8']",
+            r":13: dns.zone.cloud.example.server: there is no such key; did you mean servers",
+        ),
+        ("[dns]\nservers = ['ns:x']", r":13: dns.servers.0: a DNS server is written as 192.0.2.53, ns1.example:5353"),
+        ("[write.dns]\nkey = 'k'", r":12: write.dns.key_file: is missing"),
     ],
 )
 def test_a_mistake_is_said_with_its_line(tmp_path: Path, more: str, said: str) -> None:
