@@ -40,13 +40,15 @@ CHECK = Check(
                CASE WHEN z.action <> 'UPDATE' THEN 'the zone itself is to be made or deleted' END AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM designate_zones z
+          JOIN clocks c ON c.table_name = 'designate_zones'
          WHERE z.type = 'PRIMARY'
            AND z.status <> 'ACTIVE'
+           AND coalesce(z.updated_at, z.created_at) < c.now - INTERVAL 10 MINUTE
     """,
     repair=_repair,
     commands=_commands,
     risk="ask",
-    # poll_timeout, its retries and the periodic recovery of Designate's defaults: 455 + 120 s.
+    # Within ten minutes Designate comes back to it by itself: 455 s and its periodic recovery of 120 s, by its defaults.
     settle=dt.timedelta(minutes=20),
     scenarios=(
         Scenario(
@@ -65,12 +67,13 @@ CHECK = Check(
             """,
         ),
         Scenario(
-            "nothing waits; a copy of somebody else's",
+            "nothing waits; not yet for long; a copy of somebody else's",
             """
             hosts cell1      c1
             designate_zones  id   name       type       status   action  serial  ttl   created_at  updated_at
                              z-1  a.test.    PRIMARY    ACTIVE   NONE    7       3600  -9d         -2h
                              z-2  b.test.    SECONDARY  ERROR    UPDATE  7       3600  -9d         -2h
+                             z-3  c.test.    PRIMARY    PENDING  UPDATE  7       3600  -9d         -9m
             """,
         ),
     ),
