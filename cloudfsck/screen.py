@@ -17,7 +17,7 @@ from rich.text import Text
 from cloudfsck import checking, proof, report
 from cloudfsck.acts.directory import size
 from cloudfsck.config import Config
-from cloudfsck.model import Check, Finding, Gap, Row, Scope
+from cloudfsck.model import Check, Finding, Gap, Row, Scope, copies
 from cloudfsck.proof import words
 from cloudfsck.snapshot import Heard, Snapshot, same
 from cloudfsck.tables import API, BY_NAME, SINGLE, TABLES, Table
@@ -418,8 +418,11 @@ def _findings(
 ) -> list[Finding]:  # fmt: skip
     """What the checks find wrong with the subject, and what keeps each finding from counting."""
 
+    # A zone has the names of many.
+    mine = {subject.id, *subject.beside} - copies(subject.beside)
+
     def concerns(finding: Finding) -> bool:
-        return subject.id == finding.server or not finding.also.isdisjoint({subject.id, *subject.beside})
+        return subject.id == finding.server or not finding.also.isdisjoint(mine)
 
     earlier = {
         (one.check, one.key): one

@@ -772,7 +772,7 @@ SELECT r.recordset_id AS recordset, r.zone_id AS zone, r.data, r.managed_resourc
  WHERE r.managed
    AND r.managed_resource_type = 'instance'
 UNION ALL
-SELECT r.recordset_id, r.zone_id, r.data, s.description[length('made-by-cloudfsck-for-server:') + 1:], r.created_at, FALSE
+SELECT r.recordset_id, r.zone_id, r.data, regexp_extract(s.description, '^made-by-cloudfsck-for-server:(.+)$', 1),
+       r.created_at, FALSE
   FROM designate_records r
-  JOIN designate_recordsets s ON s.id = r.recordset_id
- WHERE starts_with(s.description, 'made-by-cloudfsck-for-server:');
+  JOIN designate_recordsets s ON s.id = r.recordset_id;
