@@ -564,7 +564,7 @@ def test_who_is_refused_is_told_so_at_once(server: MariaDB | PostgreSQL) -> None
         began = time.monotonic()
         with pytest.raises(Unreadable) as caught, database.open():
             pass
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20, "nothing is tried for half a minute"
         assert str(caught.value).startswith("cell1 at ")
         assert says in str(caught.value)
         assert "\n" not in str(caught.value)

