@@ -219,13 +219,11 @@ def _zone(text: object) -> str:
 
 
 def _template(text: object) -> str:
-    if isinstance(text, str) and text.count("{hostname}") == 1 and not re.search(r"[{}\s]", _bare_template(text)):
-        return text.lower()
+    if isinstance(text, str) and text.count("{hostname}") == 1:
+        rest = text.replace("{hostname}", "").replace("{zone}", "")
+        if not re.search(r"[{}\s]", rest):
+            return text.lower()
     raise ValueError("a name is written as {hostname}.{zone}; {hostname} stands in it once, and {zone} where one likes")
-
-
-def _bare_template(text: str) -> str:
-    return text.replace("{hostname}", "").replace("{zone}", "")
 
 
 class Zone(_Section):

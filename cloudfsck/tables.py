@@ -449,14 +449,7 @@ TABLES: tuple[Table, ...] = (
         """,
         origin="quota_classes",
     ),
-    _table(
-        "nova_instances",
-        "cell",
-        "Servers, live and deleted.",
-        _INSTANCES,
-        key="uuid",
-        origin="instances",
-    ),
+    _table("nova_instances", "cell", "Servers, live and deleted.", _INSTANCES, key="uuid", origin="instances"),
     _table(
         "nova_shadow_instances",
         "cell",

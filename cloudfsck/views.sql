@@ -31,7 +31,7 @@ SELECT coalesce(max(value) FILTER (name = 'ovn_alone'), 0) > 0 AS alone
 CREATE VIEW live_servers AS
 SELECT i.uuid AS server, i.cell, i.host, i.vm_state, i.task_state, i.hidden, i.display_name AS name,
        i.project_id AS project, i.updated_at, i.created_at, i.deleted_at, i.id, i.node, i.compute_id,
-       i.launched_at, i.hostname
+       i.launched_at
   FROM nova_instances i
  WHERE coalesce(i.deleted, 0) = 0;
 
@@ -735,6 +735,20 @@ SELECT lower(split_part(i.hostname, '.', 1)) AS hostname, i.uuid AS server, i.ce
 UNION ALL
 SELECT lower(split_part(s.hostname, '.', 1)), s.uuid, s.cell, FALSE, s.deleted_at
   FROM nova_shadow_instances s;
+
+-- All servers that were given one hostname; `last` is the one that was deleted last.
+CREATE VIEW hostname_owners AS
+SELECT h.hostname, list(DISTINCT h.server ORDER BY h.server) AS servers, bool_or(h.live) AS live,
+       arg_max(h.server, h.deleted_at) AS last, max(h.deleted_at) AS deleted_at
+  FROM hostnames h
+ GROUP BY h.hostname;
+
+-- All that a name says in one type on one server, an RRset, and the addresses in it.
+CREATE VIEW rrsets AS
+SELECT r.copy, r.name, r.type, min(r.ttl) AS ttl, list(r.data ORDER BY r.data) AS records,
+       list(DISTINCT r.address ORDER BY r.address) AS addresses
+  FROM dns_records r
+ GROUP BY r.copy, r.name, r.type;
 
 -- Addresses that somebody has in Neutron, whoever it is and in whatever network: a port, a floating IP, a port that may
 -- use it beside its own.

@@ -35,7 +35,7 @@ def record_leaked(cloud: Cloud, api: Api, host: str, name: str) -> Leaked:
     """designate-sink stands still while a server is deleted, and what Nova has said of it is lost with the queue, as it
     is with every restart of the broker."""
     server = booted(api, name, host)
-    await_true("its record is active", lambda: _active(cloud, server), 90)
+    await_true("its record is active", lambda: active(cloud, server), 90)
     cloud.controller.stop("designate-sink")
     api.delete(server)
     await_true("Nova has said so", lambda: any(server in one for one in messages(NOTIFICATIONS)), 30)
@@ -53,7 +53,7 @@ def reverse_left(cloud: Cloud, api: Api, name: str) -> tuple[Leaked, str]:
             f"/reverse/floatingips/RegionOne:{one}", json={"ptrdname": f"{name}.{places.ZONE}", "ttl": 300}
         )
         assert answer.status_code == 202, answer.text
-    await_true("both names are active", lambda: _active(cloud, gone) and _active(cloud, stays), 90)
+    await_true("both names are active", lambda: active(cloud, gone) and active(cloud, stays), 90)
     recordset = records(cloud, gone)[0]
     api.sdk.network.delete_ip(gone)
     return Leaked(recordset[3], recordset[0]), stays
@@ -63,7 +63,7 @@ def unheard(cloud: Cloud, api: Api, host: str, gone: str, late: str) -> tuple[Le
     """designate-central is down while one server is deleted and another one booted: designate-sink hears of both, waits
     for central, gives up, and drops what it heard.  Returns what is left, and the server that has no name."""
     first = booted(api, gone, host)
-    await_true("its record is active", lambda: _active(cloud, first), 90)
+    await_true("its record is active", lambda: active(cloud, first), 90)
     leaked = Leaked(records(cloud, first)[0][3], f"{gone}.{places.ZONE}")
     cloud.controller.stop("designate-central")
     given_up = _given_up(cloud)
@@ -102,7 +102,8 @@ def update(cloud: Cloud, *lines: str) -> None:
     cloud.controller.run("nsupdate", "-k", "/var/lib/bind/update.key", input=text)
 
 
-def _active(cloud: Cloud, owner: str) -> bool:
+def active(cloud: Cloud, owner: str) -> bool:
+    """Whether a server or a floating IP has one record, with nothing under way."""
     return [one[2] for one in records(cloud, owner)] == ["ACTIVE"]
 
 

@@ -13,14 +13,12 @@ from typing import Any
 from urllib.parse import urlencode
 
 from cloudfsck.acts.api import Api, refuse_no_uuid
+from cloudfsck.acts.recordset import TYPES
 from cloudfsck.config import CloudApi
 from cloudfsck.model import Act, Moved, Refused, Trouble
 
 #: As an administrator of all projects, also of what is managed (designate/api/middleware.py).
 _POWERS = {"X-Auth-All-Projects": "true", "X-Designate-Edit-Managed-Records": "true"}
-
-#: What no program of ours touches, whatever an order says: a zone's own, and where mail goes.
-_TYPES = frozenset({"A", "AAAA", "CNAME", "PTR"})
 
 
 @dataclass
@@ -51,7 +49,7 @@ class Designate:
         refuse_no_uuid(order, "zone", "recordset")
         if order["do"] not in ("recordset.remove", "recordset.restore", "recordset.make"):
             raise Refused(f"{order['do']} is nothing that Designate does")
-        if order["was"]["type"] not in _TYPES:
+        if order["was"]["type"] not in TYPES:
             raise Refused(f"a record of type {order['was']['type']} is nothing that we change")
         if not order["was"]["records"]:
             return self._create(order)

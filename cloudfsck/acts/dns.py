@@ -12,13 +12,11 @@ import dns.name
 import dns.rcode
 import dns.update
 
+from cloudfsck.acts.recordset import TYPES
 from cloudfsck.config import DnsWrite
 from cloudfsck.model import Act, Moved, Outcomeless, Refused, Trouble, Unheard
 from cloudfsck.sources.database import Unreadable
 from cloudfsck.sources.dns import exchange, key
-
-#: What no program of ours touches, whatever an order says: a zone's own, and where mail goes.
-_TYPES = frozenset({"A", "AAAA", "CNAME", "PTR"})
 
 #: A prerequisite does not hold (RFC 2136, 3.2.5).
 _MOVED = frozenset({dns.rcode.NXRRSET, dns.rcode.YXRRSET, dns.rcode.NXDOMAIN, dns.rcode.YXDOMAIN})
@@ -44,7 +42,7 @@ class Updates:
         order = act.order
         if order["do"] not in ("name.remove", "name.restore"):
             raise Refused(f"{order['do']} is nothing that is done to a zone")
-        if order["type"] not in _TYPES:
+        if order["type"] not in TYPES:
             raise Refused(f"a record of type {order['type']} is nothing that we change")
         zone, _, server = order["copy"].rpartition("@")
         name = f"{order['name']} {order['type']}"

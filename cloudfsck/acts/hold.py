@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,12 @@ def one_row(db: Any, act: Act, was: Standing | None, change: str, guard: str, **
     if found != 1:
         raise Moved(f"{act}: {found} rows are as it expects, not one")
     db.execute(f"{change} {where}", given)
+
+
+def just_these(act: object, found: Sequence[str], expected: Sequence[str]) -> None:
+    """Raises Moved unless a set of records has those that the act expects, and no others."""
+    if sorted(found) != sorted(expected):
+        raise Moved(f"{act}: it has {sorted(found) or 'no record'}, not {sorted(expected)}")
 
 
 def stands(db: Any, act: Act, kind: str, was: Standing | None) -> None:

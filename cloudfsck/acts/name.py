@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from cloudfsck.acts.hold import stands
+from cloudfsck.acts.hold import just_these, stands
 from cloudfsck.acts.lists import tuple_of
-from cloudfsck.model import Moved, Row, Undo
+from cloudfsck.model import Row, Undo
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,9 @@ class _Change:
     def _there(self, db: Any, records: tuple[str, ...]) -> None:
         """Raises Moved unless the name has these records and no others."""
         found = db.execute(
-            "SELECT data FROM dns_records WHERE copy = ? AND name = ? AND type = ? ORDER BY data",
-            [self.copy, self.name, self.type],
+            "SELECT data FROM dns_records WHERE copy = ? AND name = ? AND type = ?", [self.copy, self.name, self.type]
         ).fetchall()
-        if [data for (data,) in found] != sorted(records):
-            raise Moved(f"{self}: it has {[data for (data,) in found] or 'no record'}, not {sorted(records)}")
+        just_these(self, [data for (data,) in found], records)
 
 
 @dataclass(frozen=True)

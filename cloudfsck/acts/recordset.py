@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from cloudfsck.acts.hold import stands
+from cloudfsck.acts.hold import just_these, stands
 from cloudfsck.acts.lists import tuple_of
 from cloudfsck.model import Moved, Row, Undo
 from cloudfsck.tables import DESIGNATE
+
+#: The only types that a program of ours changes, whatever an order says: nothing that is a zone's own, no mail.
+TYPES = frozenset({"A", "AAAA", "CNAME", "PTR"})
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,18 @@ class _Change:
             "SELECT data, status = 'ACTIVE' AND action = 'NONE' FROM designate_records WHERE recordset_id = ?",
             [self.recordset],
         ).fetchall()
-        if sorted(data for data, _ in found) != sorted(records):
-            raise Moved(f"{self}: it has {sorted(data for data, _ in found) or 'no record'}, not {sorted(records)}")
+        just_these(self, [data for data, _ in found], records)
         if not all(at_rest for _, at_rest in found):
             raise Moved(f"{self}: something is under way with it")
+
+    def _put(self, db: Any, recordset: str) -> None:
+        """The records into a set of a snapshot, as the API makes them: they are nobody's."""
+        for data in self.records:
+            db.execute(
+                "INSERT INTO designate_records (id, recordset_id, zone_id, data, managed, status, action)"
+                " VALUES (?, ?, ?, ?, FALSE, 'ACTIVE', 'NONE')",
+                [f"{recordset} {data}", recordset, self.zone, data],
+            )
 
 
 @dataclass(frozen=True)
@@ -150,12 +161,7 @@ class Restore(_Change):
                 "INSERT INTO designate_recordsets (id, zone_id, name, type, ttl) VALUES (?, ?, ?, ?, ?)",
                 [self.recordset, self.zone, self.name, self.type, self.ttl],
             )
-        for data in self.records:
-            db.execute(
-                "INSERT INTO designate_records (id, recordset_id, data, managed, status, action)"
-                " VALUES (?, ?, ?, FALSE, 'ACTIVE', 'NONE')",
-                [f"{self.recordset} {data}", self.recordset, data],
-            )
+        self._put(db, self.recordset)
 
     def __str__(self) -> str:
         return f"put {self.name} {self.type} {', '.join(self.records)} back into Designate"
@@ -211,12 +217,7 @@ class Make(_Change):
             "INSERT INTO designate_recordsets (id, zone_id, name, type, description) VALUES (?, ?, ?, ?, ?)",
             [made, self.zone, self.name, self.type, _OURS + self.server],
         )
-        for data in self.records:
-            db.execute(
-                "INSERT INTO designate_records (id, recordset_id, zone_id, data, managed, status, action)"
-                " VALUES (?, ?, ?, ?, FALSE, 'ACTIVE', 'NONE')",
-                [f"{made} {data}", made, self.zone, data],
-            )
+        self._put(db, made)
 
     def __str__(self) -> str:
         return f"make {self.name} {self.type} {', '.join(self.records)} in Designate"

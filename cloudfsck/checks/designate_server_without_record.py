@@ -52,7 +52,7 @@ CHECK = Check(
              WHERE a.ip_address NOT LIKE '%:%'
              GROUP BY p.device_id)
         SELECT l.server || ' ' || n.zone_name AS key, l.server, l.name, l.cell, n.zone, n.zone_name,
-               lower(split_part(l.hostname, '.', 1)) || '.' || n.zone_name AS record_name, 'A' AS type, a.addresses,
+               o.hostname || '.' || n.zone_name AS record_name, 'A' AS type, a.addresses,
                n.witness, l.launched_at AS since, 'cell:' || l.cell AS clock,
                list_concat([n.zone, n.witness], a.ports) AS also, [] AS hosts, [l.cell] AS cells,
                CASE WHEN t.taken IS NOT NULL THEN 'there is a record of that name, of somebody else: ' || t.taken
@@ -60,12 +60,13 @@ CHECK = Check(
                     END AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM live_servers l
+          JOIN hostnames o ON o.server = l.server AND o.live
           JOIN named n ON n.cell = l.cell AND n.first < l.launched_at
           JOIN addressed a ON a.server = l.server
           LEFT JOIN (SELECT lower(s.name) AS name, min(s.id) AS taken
                        FROM designate_recordsets s
                       GROUP BY lower(s.name)) t
-                 ON t.name = lower(split_part(l.hostname, '.', 1)) || '.' || n.zone_name
+                 ON t.name = o.hostname || '.' || n.zone_name
          WHERE l.vm_state = 'active'
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = l.server)
            AND NOT EXISTS (SELECT 1 FROM records_of_servers r WHERE r.server = l.server AND r.zone = n.zone)
@@ -75,12 +76,13 @@ CHECK = Check(
     risk="ask",
     scenarios=(
         Scenario(
-            "it alone has none; another has its name; it has two addresses",
+            "it alone has none, and had another name in another row; another has its name; it has two addresses",
             """
             hosts cell1           c1
             nova_instances        cell   uuid  host  deleted  hostname  vm_state  launched_at
                                   cell1  s-1   c1    0        one       active    -9d
                                   cell1  s-2   c1    0        Two.x     active    -3d
+                                  cell1  s-2   c1    22       older     deleted   -9d
                                   cell1  s-3   c1    0        three     active    -3d
                                   cell1  s-4   c1    0        four      active    -3d
             designate_zones       id   name         type     status  action

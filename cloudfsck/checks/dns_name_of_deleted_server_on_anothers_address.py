@@ -26,12 +26,7 @@ CHECK = Check(
     text=__doc__,
     accused=("dns_records",),
     query="""
-        WITH owners AS (
-            SELECT h.hostname, list(DISTINCT h.server ORDER BY h.server) AS servers, bool_or(h.live) AS live, arg_max(h.server, h.deleted_at) AS last,
-                   max(h.deleted_at) AS deleted_at
-              FROM hostnames h
-             GROUP BY h.hostname),
-        rightful AS (
+        WITH rightful AS (
             SELECT n.address, min(n.name) AS name, min(h.server) AS server
               FROM server_records n
               JOIN hostnames h ON h.hostname = n.hostname AND h.live
@@ -46,11 +41,9 @@ CHECK = Check(
                o.deleted_at, [] AS hosts, NULL AS cells, NULL AS since, NULL AS clock,
                w.name || ' is the name of the server that has it' AS by_hand, NULL AS rung, NULL AS rung_since
           FROM server_records n
-          JOIN owners o ON o.hostname = n.hostname AND NOT o.live
+          JOIN hostname_owners o ON o.hostname = n.hostname AND NOT o.live
           JOIN rightful w ON w.address = n.address
-          JOIN (SELECT a.copy, a.name, a.type, list(a.data ORDER BY a.data) AS records
-                  FROM dns_records a
-                 GROUP BY a.copy, a.name, a.type) r ON r.copy = n.copy AND r.name = n.name AND r.type = n.type
+          JOIN rrsets r ON r.copy = n.copy AND r.name = n.name AND r.type = n.type
          WHERE n.type <> 'PTR'
     """,
     commands=_commands,

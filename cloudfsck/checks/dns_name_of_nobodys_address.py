@@ -36,18 +36,13 @@ CHECK = Check(
     text=__doc__,
     accused=("dns_records",),
     query="""
-        WITH owners AS (
-            SELECT h.hostname, list(DISTINCT h.server ORDER BY h.server) AS servers, bool_or(h.live) AS live,
-                   arg_max(h.server, h.deleted_at) AS last, max(h.deleted_at) AS deleted_at
-              FROM hostnames h
-             GROUP BY h.hostname),
-        nobodys AS (
+        WITH nobodys AS (
             SELECT n.copy, n.name, n.type, n.data, n.hostname, n.address, o.servers, o.live, o.last, o.deleted_at,
                    list_reduce(list_transform(string_split(regexp_extract(n.address, '([0-9]+\\.){3}[0-9]+$'), '.'),
                                               lambda byte: TRY_CAST(byte AS BIGINT)),
                                lambda high, low: high * 256 + low) AS number
               FROM server_records n
-              LEFT JOIN owners o ON o.hostname = n.hostname
+              LEFT JOIN hostname_owners o ON o.hostname = n.hostname
              WHERE NOT EXISTS (SELECT 1 FROM taken_addresses t WHERE t.address = n.address)),
         dead AS (
             SELECT d.copy, d.name, d.type, list(d.data ORDER BY d.data) AS dead,
@@ -60,19 +55,16 @@ CHECK = Check(
               LEFT JOIN free_networks f ON d.number BETWEEN f.first AND f.last
              GROUP BY d.copy, d.name, d.type)
         SELECT d.name || ' ' || array_to_string(d.dead, ' ') AS key, CASE WHEN NOT d.live THEN d.last END AS server,
-               d.name, d.type, d.deleted_at,
-               r.ttl, d.dead, list_filter(r.records, lambda one: NOT list_contains(d.dead, one)) AS kept, d.addresses,
-               d.hostnames, d.copy, list_concat([d.copy, d.name], r.also, list_distinct(d.servers)) AS also,
+               d.name, d.type, d.deleted_at, r.ttl, d.dead,
+               list_filter(r.records, lambda one: NOT list_contains(d.dead, one)) AS kept, d.addresses, d.hostnames, d.copy,
+               list_concat([d.copy, d.name], r.addresses, list_distinct(d.servers)) AS also,
                [] AS hosts, NULL AS cells, NULL AS since, NULL AS clock,
                CASE WHEN d.strange IS NOT NULL THEN 'no server that Nova knows of had the name ' || d.strange
                     WHEN d.network IS NOT NULL
                     THEN 'port ' || d.holder || ' may use every address of ' || d.network END AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM dead d
-          JOIN (SELECT a.copy, a.name, a.type, min(a.ttl) AS ttl, list(a.data ORDER BY a.data) AS records,
-                       list(DISTINCT a.address ORDER BY a.address) AS also
-                  FROM dns_records a
-                 GROUP BY a.copy, a.name, a.type) r ON r.copy = d.copy AND r.name = d.name AND r.type = d.type
+          JOIN rrsets r ON r.copy = d.copy AND r.name = d.name AND r.type = d.type
     """,
     repair=_repair,
     commands=_commands,

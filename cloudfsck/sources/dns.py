@@ -76,6 +76,11 @@ class Copy:
         return self.own is not None and self.own.servers[0] == self.server
 
     @cached_property
+    def key(self) -> dns.tsig.Key | None:
+        """The key that the server asks for.  Raises Unreadable if its file is of no use."""
+        return None if self.key_file is None else key(self.key_file)
+
+    @cached_property
     def names(self) -> list[re.Pattern[str]]:
         """What the names of servers look like."""
         templates = self.own.names if self.own is not None else []
@@ -199,8 +204,7 @@ def _transferred(copy: Copy) -> tuple[int, pa.Table]:
     host, port = server_address(copy.server)
     command = ["dig", "-r", "+onesoa", "+nocmd", "+noidnout", "+tries=1", f"+time={max(1, int(copy.seconds))}",
                "-p", str(port), f"@{host}"]  # fmt: skip
-    if copy.key_file is not None:
-        key(copy.key_file)  # says in a sentence what is wrong with it
+    if copy.key is not None:  # of a key that is of no use dig would say less
         command += ["-k", str(copy.key_file)]
     try:
         dig = subprocess.Popen(
@@ -315,8 +319,8 @@ def _found(copy: Copy, name: str, kind: str) -> list[dict[str, Any]]:
 
 def _ask(copy: Copy, query: dns.message.QueryMessage) -> dns.message.Message:
     """Send one message over TCP, with the key.  Raises Unreadable with a sentence."""
-    if copy.key_file is not None:
-        query.use_tsig(key(copy.key_file))
+    if copy.key is not None:
+        query.use_tsig(copy.key)
     try:
         return exchange(copy.server, query, copy.seconds)
     except Unheard as error:

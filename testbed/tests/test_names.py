@@ -143,7 +143,7 @@ def test_the_name_of_a_floating_ip_that_is_gone(
 @pytest.mark.long
 def test_what_designate_did_not_answer_for(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     witness = booted(api, "witness", "compute1")  # it shows which names designate-sink makes
-    await_true("it has a name", lambda: [one[2] for one in names.records(cloud, witness)] == ["ACTIVE"], 90)
+    await_true("it has a name", lambda: names.active(cloud, witness), 90)
     leaked, late = names.unheard(cloud, api, "compute1", "before", "after")
     zone = names.zone(cloud, places.ZONE)
     without = [{record for record in one if not named(record, leaked.name)} for one in zone]
@@ -178,7 +178,7 @@ def test_what_designate_did_not_answer_for(cloud: Cloud, api: Api, operator: Ope
 
 def test_a_zone_that_was_edited_on_one_name_server(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = booted(api, "true", "compute1")
-    await_true("it has a name", lambda: [one[2] for one in names.records(cloud, server)] == ["ACTIVE"], 90)
+    await_true("it has a name", lambda: names.active(cloud, server), 90)
     good = names.zone(cloud, places.ZONE)
     assert good[0] == good[1]
     names.edited(cloud, f"true.{places.ZONE}", "10.20.0.251")
