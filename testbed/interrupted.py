@@ -195,6 +195,7 @@ def build_interrupted(cloud: Cloud, api: Api, host: str, name: str, guest: str) 
     """nova-compute is killed while it builds a server: its guest has no `disk` yet, or is `paused` until its port is
     up."""
     node = cloud.computes[host]
+    api.compute_becomes(host, "up")
     if guest == "disk":
         with image_locked(node, api.sdk.image.find_image("linux").id):
             server = api.boot(name, host, wait=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,31 @@ SERVICE = f"""
       project_domain_name: Default
     region_name: RegionOne
 """
+
+
+#: How long each log of the cloud was when a test began.
+_BEGAN = pytest.StashKey[dict[Path, int]]()
+
+#: What a service logs that tells why a test failed, and how much of it is shown.
+_TELLING = re.compile(r" (ERROR|CRITICAL|WARNING) |Filter \S+ returned 0 hosts|Terminating|Took .* to (build|destroy)")
+_LINES = 12
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Of a test that failed, what the services logged while it ran."""
+    report = yield
+    if report.failed and report.when == "call":
+        began = item.stash.get(_BEGAN, {})
+        for path in _logs():
+            log = path.read_bytes()[began.get(path, 0) :].decode(errors="replace")
+            if said := [line[:400] for line in log.splitlines() if _TELLING.search(line)]:
+                report.sections.append((f"log {path.relative_to(places.NODES)}", "\n".join(said[-_LINES:])))
+    return report
+
+
+def _logs() -> list[Path]:
+    return sorted(places.NODES.glob("*/log/**/*.log"))
 
 
 @pytest.fixture
@@ -68,8 +94,9 @@ def api(cloud: Cloud) -> Api:
 
 
 @pytest.fixture(autouse=True)
-def whole(cloud: Cloud, api: Api) -> Iterator[None]:
+def whole(request: pytest.FixtureRequest, cloud: Cloud, api: Api) -> Iterator[None]:
     """Whatever became of a fault, the next test finds every service at work."""
+    request.node.stash[_BEGAN] = {path: path.stat().st_size for path in _logs()}
     yield
     interrupted.all_serve(cloud)
     leftovers.whole_again(cloud, api)
