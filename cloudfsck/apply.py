@@ -194,7 +194,7 @@ def _gate(
     """Why each entry may not be done now; empty where it may.  Two fresh readings must agree on the finding, and the
     check must plan this very act for it."""
     asked = [_asked_for(entry) for entry in entries]
-    before, after = means.prove(proof.scope(asked))
+    before, after = means.prove(proof.scope(asked, checks))
     try:
         clocks = before.clocks()
         tagged = plan.tags(after)

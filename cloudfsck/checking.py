@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from cloudfsck import tables
 from cloudfsck.model import ALSO, BACKENDS, GIVEN, Answer, Check, Finding, Gap, Row, State, Trouble, Unknown, copies
-from cloudfsck.snapshot import Heard, Snapshot
+from cloudfsck.snapshot import Heard, Snapshot, tables_read
 
 Known = Mapping[tables.Per, list[str]]
 
@@ -36,7 +36,7 @@ def answers(checks: Mapping[str, Check], snapshot: Snapshot) -> Iterator[Answer]
 
 
 def _answer(name: str, check: Check, snapshot: Snapshot, heard: Heard, known: Known, looked_at: int) -> Answer:
-    read = snapshot.tables_read(check.query)
+    read = tables_read(check.query)
     gaps = _gaps(read, heard)
     expected = sum(len(heard.parts(table)) or 1 for table in read)
     findings: list[Finding] = []

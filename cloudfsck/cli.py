@@ -48,7 +48,7 @@ from cloudfsck.acts import database as in_database
 from cloudfsck.config import NO_SERVICE, Config
 from cloudfsck.model import UUID, Act, Refused, Trouble
 from cloudfsck.proof import Verdict
-from cloudfsck.snapshot import Snapshot
+from cloudfsck.snapshot import Snapshot, tables_read
 from cloudfsck.sources import Sources, nova, schema
 from cloudfsck.sources import dns as dns_servers
 from cloudfsck.sources.database import Database, Login, Unreadable
@@ -729,7 +729,7 @@ def doctor(context: typer.Context, format: FormatOption = Format.text) -> int:
     ):
         note("NSX", "managers", None, f"answers; it has {row['segments']} segments and {row['ports']} ports")
     for name, one in session.active.items():
-        lost = sorted({gap.part or gap.table for gap in gaps.values() if gap.table in taken.tables_read(one.query)})
+        lost = sorted({gap.part or gap.table for gap in gaps.values() if gap.table in tables_read(one.query)})
         note("check", name, f"cannot judge {', '.join(lost)}" if lost else None, "can judge everything")
     taken.close()
     _show(format, partial(report.rows_text, rows), partial(report.rows_json, rows))

@@ -64,12 +64,13 @@ class Gap:
 class Scope:
     """What a reading is asked for.  None stands for everything.  `also` are the UUIDs of volumes and attachments, and
     of other servers, that are asked for beside the servers, names and addresses, and zones on DNS servers.  `backends`
-    are the storage backends that are asked."""
+    are the storage backends that are asked, `tables` what is read: whatever only others are read from is not asked."""
 
     servers: frozenset[str] | None = None
     hosts: frozenset[str] | None = None
     also: frozenset[str] = frozenset()
     backends: frozenset[str] | None = None
+    tables: frozenset[str] | None = None
 
     @property
     def whole(self) -> bool:
@@ -84,6 +85,9 @@ class Scope:
     def copies(self) -> frozenset[str] | None:
         """The zones on DNS servers that are asked (zone@server); None: all."""
         return None if self.servers is None else copies(self.also)
+
+    def reads(self, table: str) -> bool:
+        return self.tables is None or table in self.tables
 
 
 def copies(ids: Iterable[str]) -> frozenset[str]:

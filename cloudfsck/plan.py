@@ -167,8 +167,9 @@ def kept_or_frozen(
 
 
 def tags(snapshot: Snapshot) -> dict[str, list[str]] | None:
-    """The tags on servers, for the keeps that name one; None where not every cell's could be read."""
-    if any(table == "nova_tags" for table, _ in snapshot.heard().gaps):
+    """The tags on servers, for the keeps that name one; None where not every cell's were read."""
+    heard = snapshot.heard()
+    if "nova_tags" not in heard.tables or any(table == "nova_tags" for table, _ in heard.gaps):
         return None
     found: dict[str, list[str]] = {}
     for server, tag in snapshot.db.execute("SELECT resource_id, tag FROM nova_tags").fetchall():

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from cloudfsck import checking
 from cloudfsck.config import Config
 from cloudfsck.model import Answer, Check, Finding, Gap, Hold, Scope
-from cloudfsck.snapshot import Snapshot, same
+from cloudfsck.snapshot import Snapshot, same, tables_read
 from cloudfsck.state import State, utcnow
 
 #: Reads a scope twice, around the databases; see Sources.prove.
@@ -153,7 +153,7 @@ def again(
 
 def reread(findings: Sequence[Finding], checks: Mapping[str, Check], prove: Prove) -> list[Finding | None]:
     """Each finding as two fresh readings of its places agree on it; None where they do not, or do not prove it."""
-    before, after = prove(scope(findings))
+    before, after = prove(scope(findings, checks))
     try:
         stand: list[Finding | None] = []
         asked = {finding.check: checks[finding.check] for finding in findings}
@@ -175,7 +175,7 @@ def reread(findings: Sequence[Finding], checks: Mapping[str, Check], prove: Prov
         after.close()
 
 
-def scope(findings: Iterable[Finding]) -> Scope:
+def scope(findings: Iterable[Finding], checks: Mapping[str, Check]) -> Scope:
     """Everything that could accuse or acquit these findings.
 
     What is no server's is asked for by what it names: whatever else is no server's, as a port that nothing has, says
@@ -189,7 +189,9 @@ def scope(findings: Iterable[Finding]) -> Scope:
         hosts = None if named is None or hosts is None else hosts | frozenset(named)
     also = frozenset(one for finding in findings for one in finding.also)
     backends = frozenset(one for finding in findings for one in finding.backends)
-    return Scope(servers, hosts, also, backends)
+    queries = {checks[finding.check].query for finding in findings}
+    read = frozenset(table for query in queries for table in tables_read(query))
+    return Scope(servers, hosts, also, backends, read)
 
 
 def unsettled(finding: Finding, check: Check, config: Config, clocks: Mapping[str, dt.datetime]) -> str:
@@ -284,7 +286,7 @@ def _acquitted(
 def _foreign(snapshot: Snapshot) -> tuple[Foreign, ...]:
     """The domains that this Nova does not know and that are not marked as its own; none are named where what was not
     heard may know them."""
-    unheard = {table for table, _ in snapshot.heard().gaps} & snapshot.tables_read(_FOREIGN) - {"libvirt_domains"}
+    unheard = {table for table, _ in snapshot.heard().gaps} & tables_read(_FOREIGN) - {"libvirt_domains"}
     return () if unheard else tuple(Foreign(**row) for row in snapshot.rows(_FOREIGN))
 
 

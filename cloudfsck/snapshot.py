@@ -58,10 +58,6 @@ _ARROW_LEDGER = pa.schema([
 ])  # fmt: skip
 
 
-#: What `tables_read` found, by the query.
-_TABLES_READ: dict[str, frozenset[str]] = {}
-
-
 @cache
 def _format() -> str:
     """What tells snapshots with our tables and views from those with others."""
@@ -103,6 +99,17 @@ def _detach(name: str) -> None:
     """Away with a database in memory, whose connection is closed."""
     with suppress(duckdb.Error), _memory().cursor() as db:
         db.execute(f"DETACH {name}")
+
+
+@cache
+def tables_read(query: str) -> frozenset[str]:
+    """The tables of ours that a query reads, seen through views and CTEs.  Raises Trouble where DuckDB cannot say (it
+    cannot for USING, NATURAL and ASOF joins)."""
+    try:
+        with _memory().cursor() as db:
+            return frozenset(db.execute("USE blank").get_table_names(query)) - OWN
+    except duckdb.Error as error:
+        raise Trouble(f"DuckDB cannot say which tables the query reads: {str(error).splitlines()[0]}") from error
 
 
 @dataclass(frozen=True)
@@ -307,19 +314,6 @@ class Snapshot:
             return self.rows(query)
         except duckdb.Error as error:
             raise Trouble(str(error).strip()) from error
-
-    def tables_read(self, query: str) -> frozenset[str]:
-        """The tables of ours that a query reads, seen through views and CTEs.  Raises Trouble where DuckDB cannot say
-        (it cannot for USING, NATURAL and ASOF joins)."""
-        if query not in _TABLES_READ:  # the schema is always the same, and a check is asked for every key it proves
-            try:
-                found = self.db.get_table_names(query)
-            except duckdb.Error as error:
-                raise Trouble(
-                    f"DuckDB cannot say which tables the query reads: {str(error).splitlines()[0]}"
-                ) from error
-            _TABLES_READ[query] = frozenset(found) - OWN
-        return _TABLES_READ[query]
 
     def heard(self) -> Heard:
         keys: dict[tuple[str, str], frozenset[str] | None] = {}

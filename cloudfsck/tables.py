@@ -1415,6 +1415,7 @@ TABLES: tuple[Table, ...] = (
         address   VARCHAR  The address in it: of an A or AAAA what it says, of a PTR what its name says.
         hostname  VARCHAR  Whose name it is, by [dns.zone] names; NULL: none of those.
         ours      BOOLEAN  Whether the address is of one of the zone's subnets ([dns.zone] subnets).
+        pointer   VARCHAR  The name of the address for reverse lookups.
         zone      VARCHAR  The zone.
         """,
         key="name zone",

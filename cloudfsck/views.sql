@@ -721,7 +721,7 @@ HAVING bool_and(r.status = 'ACTIVE' AND r.action = 'NONE');
 -- Records in zones of the cloud's own that are judged, as the server has them to which changes of the zone are sent: by
 -- their names servers', and of addresses that servers have.
 CREATE VIEW server_records AS
-SELECT r.copy, r.zone, r.name, r.type, r.ttl, r.data, r.hostname, r.address
+SELECT r.copy, r.zone, r.name, r.type, r.ttl, r.data, r.hostname, r.address, r.pointer
   FROM dns_records r
   JOIN dns_zones z ON z.copy = r.copy
  WHERE z.own AND z.first AND r.ours AND r.hostname IS NOT NULL AND r.type IN ('A', 'AAAA', 'PTR');

@@ -20,7 +20,7 @@ import typer.main
 
 from cloudfsck import checking, checks, cli, proof, scenario, tables
 from cloudfsck.model import RISKS, Check, Finding, Scenario
-from cloudfsck.snapshot import OWN, Snapshot
+from cloudfsck.snapshot import OWN, Snapshot, tables_read
 from docs import places
 
 DOCS = Path(__file__).parent
@@ -109,7 +109,7 @@ _RISKS = {
 
 
 def _check(name: str, check: Check) -> list[str]:
-    read = sorted(_engine().tables_read(check.query))
+    read = sorted(tables_read(check.query))
     lines = [f"## {name}", "", f"**{prose(check.title)}**", ""]
     for head, text in sections(check):
         lines += [wrapped(f"**{prose(head)}.** {prose(text)}"), ""]
@@ -194,7 +194,7 @@ def tables_page() -> str:
         ))  # fmt: skip
     lines += ["## Views", "", _ABOUT_VIEWS.strip(), ""]
     for view in views():
-        read = sorted(_engine().tables_read(f"SELECT * FROM {view.name}"))
+        read = sorted(tables_read(f"SELECT * FROM {view.name}"))
         lines += [f"### {view.name}", "", prose(view.text), ""]
         lines += [f"Reads {to_tables(read).replace('tables.md', '')}.", ""] if read else []
         lines += block(view.sql, "sql")

@@ -24,7 +24,7 @@ from testbed import places
 from testbed.api import Api
 from testbed.cloud import APIS, NORTHBOUND, SERVICES, Cloud
 from testbed.leftovers import INSTANCES, VIRSH, state
-from testbed.node import Node, await_true
+from testbed.node import Failed, Node, await_true
 
 SOCKET = "/run/mysqld/mysqld.sock"
 #: The queue in which a call waits for the scheduler.
@@ -199,7 +199,8 @@ def build_interrupted(cloud: Cloud, api: Api, host: str, name: str, guest: str) 
     if guest == "disk":
         with image_locked(node, api.sdk.image.find_image("linux").id):
             server = api.boot(name, host, wait=False)
-            await_true("its directory is there", lambda: node.path(f"{INSTANCES}/{server}/disk.info").exists(), 90)
+            disk = node.path(f"{INSTANCES}/{server}/disk.info")
+            await_true("its disk is begun", lambda: disk.exists() or _failed(api, server), 180)
             die(node, "nova-compute")
     else:
         with held(node, "ovn-controller"):
@@ -207,6 +208,14 @@ def build_interrupted(cloud: Cloud, api: Api, host: str, name: str, guest: str) 
             await_true("the guest is paused", lambda: state(node, server) == "paused", 90)
             die(node, "nova-compute")
     return Hit(server, picture(cloud, server))
+
+
+def _failed(api: Api, server: str) -> bool:
+    """Never true: raises Failed once Nova has given up, with what it says."""
+    said = api.server(server)
+    if said["status"] == "ERROR":
+        raise Failed(f"server {server} was not built: {said.get('fault', {}).get('message', 'Nova does not say why')}")
+    return False
 
 
 def boot_unsent(cloud: Cloud, api: Api, host: str, name: str) -> Hit:

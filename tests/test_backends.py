@@ -355,7 +355,7 @@ def test_leftovers_on_a_real_ceph_are_found_and_used_ones_are_not(ceph: Ceph, so
     for key, (name, _) in expected.items():
         (found,) = (one for one in checking.run(name, CHECKS[name], snapshot).findings if one.key == key)
         again = scenario.build(WORLD)
-        again.add(sources._backends(Roster({}), proof.scope([found])))
+        again.add(sources._backends(Roster({}), proof.scope([found], CHECKS)))
         (same,) = (one for one in checking.run(name, CHECKS[name], again).findings if one.key == key)
         assert (dict(same.row), same.state) == (dict(found.row), "seen")
 

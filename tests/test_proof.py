@@ -10,7 +10,7 @@ import pytest
 from cloudfsck import config, proof, scenario
 from cloudfsck.model import Finding, Scope
 from cloudfsck.snapshot import Snapshot
-from tests.tiny import ZOMBIE, Cloud
+from tests.tiny import CHECKS, ZOMBIE, Cloud
 
 MIGRATION = "INSERT INTO nova_migrations (cell, id, instance_uuid, status) VALUES ('cell1', 9, 's-2', 'done')"
 #: s-1 was evacuated from c1 to c2, and runs on both.
@@ -111,11 +111,16 @@ def test_what_is_no_servers_is_asked_for_by_what_it_names() -> None:
     """Not as all that is no server's, as every port that nothing has."""
 
     def found(server: str | None, *also: str) -> Finding:
-        return Finding("check", "key", "ask", "seen", {"server": server, "hosts": [], "also": also})
+        return Finding(
+            "dns-name-of-nobodys-address", "key", "ask", "seen", {"server": server, "hosts": [], "also": also}
+        )
 
-    assert proof.scope([found(None, "v-1")]).ids == frozenset({"v-1"})
-    assert proof.scope([found("s-1"), found(None, "v-1")]).ids == frozenset({"s-1", "v-1"})
-    assert proof.scope([found(None)]).ids == frozenset({""}), "what names nothing rests on what was asked for so"
+    def ids(*findings: Finding) -> frozenset[str] | None:
+        return proof.scope(findings, CHECKS).ids
+
+    assert ids(found(None, "v-1")) == frozenset({"v-1"})
+    assert ids(found("s-1"), found(None, "v-1")) == frozenset({"s-1", "v-1"})
+    assert ids(found(None)) == frozenset({""}), "what names nothing rests on what was asked for so"
 
 
 def test_too_many_findings_and_none_is_repaired(cloud: Cloud) -> None:

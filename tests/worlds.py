@@ -53,7 +53,10 @@ _BUILT: dict[str, Snapshot] = {}
 
 def built(world: str) -> Snapshot:
     """The snapshot of a world; only until _KEPT others were asked for."""
-    snapshot = _BUILT.pop(world, None) or scenario.build(world)
+    snapshot = _BUILT.pop(world, None)
+    if snapshot is None:
+        snapshot = scenario.build(world)
+        snapshot.db.execute("PRAGMA disable_optimizer")
     while len(_BUILT) >= _KEPT:
         _BUILT.pop(next(iter(_BUILT))).close()
     _BUILT[world] = snapshot
@@ -151,7 +154,7 @@ _NAMING: dict[tables.Per, tuple[str, ...]] = {
     "keystone": ("id",),
     "octavia": ("project_id",),
     "nsx": ("id", "neutron", "project", "attachment"),
-    "copy": ("hostname", "address"),
+    "copy": ("hostname", "address", "pointer", "zone"),
 }
 _ID = re.compile(r"[a-z]{1,3}-\d+.*")
 
@@ -181,9 +184,11 @@ def _renamed(world: scenario.World, number: int) -> scenario.World:
         for what in _BEFORE_NAMES:
             if word.startswith(what):
                 return what + str(rename(table, column, word.removeprefix(what)))
-        label, _, zone = word.partition(".")
-        if word.endswith(".") and zone in names:
-            return f"{_prefix(number)}{label}.{rename(table, column, zone)}"
+        labels = word.split(".")
+        zones = (".".join(labels[place:]) for place in range(1, len(labels) - 1) if word.endswith("."))
+        if zone := next((one for one in zones if one in names), None):
+            below = word.removesuffix(f".{zone}")  # a wildcard remains one
+            return f"{'' if below.startswith('*') else _prefix(number)}{below}.{rename(table, column, zone)}"
         if column == "device_id" and (dhcp := _DHCP.fullmatch(word)):
             host, network, segment = dhcp.groups(default="")
             return f"dhcp{of_dhcp.get(host, host)}-{rename(table, '', network)}{segment}"

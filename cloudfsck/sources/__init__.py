@@ -185,6 +185,7 @@ class Sources:
 
     def prove(self, scope: Scope) -> tuple[Snapshot, Snapshot]:
         """Read a scope, all else before and again after Nova: two snapshots that share the latter."""
+        scope = replace(scope, tables=None if scope.tables is None else scope.tables | ENGINE)
         roster = self._roster_for(scope)
         before = list(self._around_nova(roster, scope))
         between = list(self._nova(scope))
@@ -199,13 +200,23 @@ class Sources:
         return snapshots[0], snapshots[1]
 
     def _around_nova(self, roster: Roster, scope: Scope) -> Iterator[Piece]:
-        asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
-        for pieces in self._hosts(roster, asked, scope):
-            yield from pieces
-        yield from self._backends(roster, scope)
-        yield from self._ovn()
-        yield from self._nsx(scope)
-        yield from self._dns(scope)
+        """Everything but Nova, of which each place is asked only for what is read of it."""
+
+        def reads(per: tables.Per) -> bool:
+            return any(scope.reads(table.name) for table in tables.TABLES if table.per == per)
+
+        if reads("host"):
+            asked = roster.asked if scope.hosts is None else sorted(scope.hosts)
+            for pieces in self._hosts(roster, asked, scope):
+                yield from pieces
+        if reads("backend"):
+            yield from self._backends(roster, scope)
+        if reads("ovn"):
+            yield from self._ovn()
+        if reads("nsx"):
+            yield from self._nsx(scope)
+        if reads("copy"):
+            yield from self._dns(scope)
         yield from self._services(scope)
 
     def look(self, scope: Scope, part: str) -> Snapshot:
@@ -314,8 +325,9 @@ class Sources:
         """What the services beside Nova know, or `only` one of them; nothing of one that the configuration does not
         name: then no check asks for it."""
         for database in self.services():
-            if only in (None, database.name):
-                yield from service.read(database, database.name, service.tables_read_from(database), scope)
+            wanted = [table for table in service.tables_read_from(database) if scope.reads(table.name)]
+            if wanted and only in (None, database.name):
+                yield from service.read(database, database.name, wanted, scope)
 
     def _ovn(self) -> Iterator[Piece]:
         """All of OVN, whatever the scope: the whole is read in a second."""
@@ -366,12 +378,12 @@ class Sources:
         except Unreadable as error:
             now = service.now()
             for table in tables.TABLES:
-                if table.per == "api":
+                if table.per == "api" and scope.reads(table.name):
                     yield Piece(table.name, tables.API, None, str(error), None, now, now)
             return
-        yield from nova.read_api(self._api, cells, scope)
+        yield from nova.read_api(self._api, cells, scope, scope.tables)
         for cell in cells:
-            yield from nova.read_cell(cell, scope)
+            yield from nova.read_cell(cell, scope, scope.tables)
 
     def _roster_again(self, snapshot: Snapshot, first: Roster) -> None:
         """Put the roster into the snapshot, with what Nova's databases said of hosts after the hosts were asked."""
@@ -444,6 +456,12 @@ def _part_twins(snapshot: Snapshot) -> None:
         why = f"{' and '.join(row['hosts'])} are one and the same machine; see the addresses in [hosts]"
         snapshot.add(hypervisors.gaps(row["hosts"], why))
 
+
+#: What is read for every proof, whatever its check reads: which hosts and cells there are, who of the hosts that are
+#: said to be gone is used, and the tags that keep a server.
+ENGINE = frozenset({
+    "nova_cell_mappings", "nova_compute_nodes", "nova_host_mappings", "nova_instances", "nova_services", "nova_tags",
+})  # fmt: skip
 
 _ROSTER = pa.schema([
     ("host", pa.string()), ("cell", pa.string()), ("node", pa.string()), ("hypervisor_type", pa.string()),

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,13 @@ class Copy:
         if kind in _NAMES:
             data = data.lower()
         address = data if kind in ("A", "AAAA") else _reversed(name) if kind == "PTR" else None
+        parsed = None if address is None else _parsed(address)
         of = data if kind == "PTR" else name
         called = next((found[1] for one in self.names if (found := one.fullmatch(of))), None)
         return {
             "name": name, "type": kind, "ttl": ttl, "data": data, "address": address, "hostname": called,
-            "ours": None if self.own is None else address is not None and _within(address, self.own.subnets),
-            "zone": self.zone,
+            "ours": None if self.own is None else any(parsed in one for one in self.own.subnets if parsed is not None),
+            "pointer": None if parsed is None else f"{parsed.reverse_pointer}.", "zone": self.zone,
         }  # fmt: skip
 
 
@@ -388,9 +389,8 @@ def _reverse(address: str) -> str:
     return str(dns.reversename.from_address(address))
 
 
-def _within(address: str, subnets: Iterable[IPv4Network | IPv6Network]) -> bool:
+def _parsed(address: str) -> IPv4Address | IPv6Address | None:
     try:
-        found = ip_address(address)
+        return ip_address(address)
     except ValueError:
-        return False
-    return any(found in one for one in subnets)
+        return None

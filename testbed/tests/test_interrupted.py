@@ -146,7 +146,8 @@ def delete_volume(api: Api, hit: Hit) -> None:
 # -- builds
 
 
-@pytest.mark.parametrize("guest", ["disk", pytest.param("paused", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("guest", ["disk", "paused"])
 def test_build_interrupted(cloud: Cloud, api: Api, operator: Operator, guest: str) -> None:
     hit = interrupted.build_interrupted(cloud, api, "compute1", f"build-{guest}", guest)
     half = dataclasses.replace(
