@@ -1086,10 +1086,23 @@ TABLES: tuple[Table, ...] = (
         "neutron",
         "Subnets.",
         """
-        id  VARCHAR  The subnet.
+        id          VARCHAR  The subnet.
+        network_id  VARCHAR  Its network.
+        cidr        VARCHAR  Its addresses: 10.0.0.0/24.
         """,
         key="id",
         origin="subnets",
+    ),
+    _table(
+        "neutron_network_domains",
+        "neutron",
+        "Networks whose ports Neutron itself gives names, through its driver for Designate (its DNS integration).",
+        """
+        network_id  VARCHAR  The network.
+        dns_domain  VARCHAR  The zone in which the names are.
+        """,
+        key="network_id",
+        origin="networkdnsdomains",
     ),
     _table(
         "neutron_ovn_revisions",

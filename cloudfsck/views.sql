@@ -759,15 +759,19 @@ SELECT f.floating_ip_address, f.id FROM neutron_floating_ips f
 UNION ALL
 SELECT split_part(p.ip_address, '/', 1), p.port_id FROM neutron_allowed_address_pairs p;
 
--- Networks whose addresses a port may all use beside its own, as numbers from the first to the last; of IPv6 none.
-CREATE VIEW free_networks AS
-SELECT n.holder, n.network, n.first, n.first + (1 << (32 - n.bits)) - 1 AS last
-  FROM (SELECT p.port_id AS holder, p.ip_address AS network, split_part(p.ip_address, '/', 2)::INTEGER AS bits,
-               (split_part(p.ip_address, '.', 1)::BIGINT << 24) + (split_part(p.ip_address, '.', 2)::BIGINT << 16)
-               + (split_part(p.ip_address, '.', 3)::BIGINT << 8)
-               + split_part(split_part(p.ip_address, '.', 4), '/', 1)::BIGINT AS first
-          FROM neutron_allowed_address_pairs p
-         WHERE p.ip_address LIKE '%.%/%') n;
+-- IPv4 networks of which Neutron has the addresses, as numbers from the first to the last: a subnet of a network's, or
+-- what a port may use beside its own addresses.
+CREATE VIEW address_ranges AS
+SELECT n.port, n.network, n.subnet, n.cidr, n.first, n.first + (1 << (32 - n.bits)) - 1 AS last
+  FROM (SELECT r.port, r.network, r.subnet, r.cidr, split_part(r.cidr, '/', 2)::INTEGER AS bits,
+               (split_part(r.cidr, '.', 1)::BIGINT << 24) + (split_part(r.cidr, '.', 2)::BIGINT << 16)
+               + (split_part(r.cidr, '.', 3)::BIGINT << 8)
+               + split_part(split_part(r.cidr, '.', 4), '/', 1)::BIGINT AS first
+          FROM (SELECT p.port_id AS port, NULL AS network, NULL AS subnet, p.ip_address AS cidr
+                  FROM neutron_allowed_address_pairs p
+                UNION ALL
+                SELECT NULL, s.network_id, s.id, s.cidr FROM neutron_subnets s) r
+         WHERE r.cidr LIKE '%.%/%') n;
 
 -- What the name servers of Designate's zones are to say, of what both write alike: not of an AAAA, for which there are
 -- many spellings, nor of a TXT.

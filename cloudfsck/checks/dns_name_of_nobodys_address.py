@@ -50,9 +50,9 @@ CHECK = Check(
                    flatten(list(d.servers ORDER BY d.servers)) AS servers,
                    min(d.hostname) FILTER (d.servers IS NULL) AS strange,
                    bool_or(d.live) AS live, arg_max(d.last, d.deleted_at) AS last, max(d.deleted_at) AS deleted_at,
-                   min(f.network) AS network, min(f.holder) AS holder
+                   min(f.cidr) AS network, min(f.port) AS holder
               FROM nobodys d
-              LEFT JOIN free_networks f ON d.number BETWEEN f.first AND f.last
+              LEFT JOIN address_ranges f ON d.number BETWEEN f.first AND f.last AND f.port IS NOT NULL
              GROUP BY d.copy, d.name, d.type)
         SELECT d.name || ' ' || array_to_string(d.dead, ' ') AS key, CASE WHEN NOT d.live THEN d.last END AS server,
                d.name, d.type, d.deleted_at, r.ttl, d.dead,
