@@ -80,7 +80,7 @@ def test_a_whole_zone_and_whose_its_names_are(server: Bind | PowerDns) -> None:
     found = {(row["name"], row["type"]): row for row in rows(copy(server)) if row["name"] != f"round.{ZONE}"}
     assert found[f"web-4.{ZONE}", "A"] == {
         "name": f"web-4.{ZONE}", "type": "A", "ttl": 60, "data": "10.0.0.4", "address": "10.0.0.4",
-        "hostname": "web-4", "ours": True, "zone": ZONE,
+        "hostname": "web-4", "ours": True, "pointer": "4.0.0.10.in-addr.arpa.", "zone": ZONE,
     }  # fmt: skip
     assert found[f"six.{ZONE}", "AAAA"]["address"] == "fd00::6"
     assert found[f"elsewhere.{ZONE}", "A"]["ours"] is False

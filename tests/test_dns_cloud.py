@@ -114,7 +114,8 @@ def neutron(path: Path, names: Names) -> None:
     rows: dict[str, list[dict[str, Any]]] = {
         "ports": [{"id": port, "device_id": server, "device_owner": "compute:nova", "standard_attr_id": number}
                   for number, (port, server, _) in enumerate(names.ports, start=1)],
-        "ipallocations": [{"port_id": port, "ip_address": address} for port, _, address in names.ports],
+        "ipallocations": [{"port_id": port, "ip_address": address, "subnet_id": "subnet"}
+                          for port, _, address in names.ports],
         "standardattributes": [{"id": number} for number in range(1, len(names.ports) + 1)],
     }  # fmt: skip
     small.database(path, ("neutron",), rows)
@@ -123,11 +124,11 @@ def neutron(path: Path, names: Names) -> None:
 def nova(databases: Path, names: Names) -> None:
     with closing(sqlite3.connect(databases / "nova_cell1.sqlite")) as db, db:
         db.executemany(
-            "INSERT INTO instances (id, uuid, hostname, vm_state, deleted, deleted_at, created_at) VALUES"
-            " (?, ?, ?, ?, ?, ?, '2026-01-01')",
+            "INSERT INTO instances (id, uuid, hostname, vm_state, deleted, deleted_at, launched_at, created_at) VALUES"
+            " (?, ?, ?, ?, ?, ?, datetime('2026-01-01', '+' || ? || ' minutes'), '2026-01-01')",
             (
                 (1000 + number, server, name, "active" if live else "deleted", 0 if live else 1000 + number,
-                 None if live else "2026-02-02")
+                 None if live else "2026-02-02", number)
                 for number, (server, name, live) in enumerate(names.instances)
             ),
         )  # fmt: skip
@@ -192,6 +193,27 @@ def test_what_leads_to_nobody_is_taken_away_and_put_back(
         ran = cloudfsck("undo", cloudfsck("undo").data[-1]["run"], "--yes")
         assert set(ran.outcomes.values()) == {"done"}, ran.out
         assert all_of(server) == between
+
+
+def test_names_and_pointers_that_do_not_lead_to_each_other_are_told(
+    tmp_path: Path, kind: type[Bind | PowerDns]
+) -> None:
+    names = Names()
+    for number in range(6):
+        names.named(f"web-{number}", address := names.server(f"web-{number}"))
+        names.pointer(f"web-{number}", address)
+    names.named("lone", lone := names.server("lone"))
+    gone = names.pointer("gone", names.server("nameless"))
+    named = {one[0].removesuffix(f".{ZONE}") for one in names.forward}
+    (nameless,) = (server for server, name, _ in names.instances if name not in named)
+    with kind(tmp_path / "dns", {ZONE: names.forward, REVERSE: names.reverse}) as server:
+        ran = user(tmp_path, names, server)("check")
+        assert ran.data["unknown"] == [], ran.out
+        assert ran.found("proven") == {
+            ("dns-name-without-pointer", f"lone.{ZONE} {lone}"),
+            ("dns-name-does-not-lead-back", f"{gone} gone.{ZONE}"),
+            ("dns-name-of-server-missing", f"{nameless} {ZONE} {names.ports[-1][2]}"),
+        }
 
 
 def test_a_server_that_dies_before_the_repair_is_told_nothing(tmp_path: Path, kind: type[Bind | PowerDns]) -> None:

@@ -203,7 +203,7 @@ def _in_zone(name: str, zone: str) -> bool:
 def _transferred(copy: Copy) -> tuple[int, pa.Table]:
     """The serial of the zone, and its records.  Raises Unreadable unless the whole came."""
     host, port = server_address(copy.server)
-    command = ["dig", "-r", "+onesoa", "+nocmd", "+noidnout", "+tries=1", f"+time={max(1, int(copy.seconds))}",
+    command = ["dig", "-r", "+onesoa", "+nocmd", "+noidnout", "+tries=1", f"+time={int(copy.seconds) + 2}",
                "-p", str(port), f"@{host}"]  # fmt: skip
     if copy.key is not None:  # of a key that is of no use dig would say less
         command += ["-k", str(copy.key_file)]
