@@ -23,7 +23,7 @@ import pytest
 from cloudfsck import config, demo
 from cloudfsck.acts import ovn as sender
 from cloudfsck.acts import ovn_port
-from cloudfsck.demo import cloud, databases, hosts, kernel, network, neutron, ovn, virsh
+from cloudfsck.demo import cloud, databases, hosts, kernel, names, network, neutron, ovn, virsh
 from cloudfsck.model import Moved, Trouble
 from cloudfsck.sources import nova, probe
 from cloudfsck.sources import ovn as source
@@ -87,19 +87,19 @@ def only(rows: list[dict[str, Any]], uuid: str, key: str = "uuid") -> dict[str, 
 # -- making it
 
 
-def names(place: Path) -> list[str]:
+def paths(place: Path) -> list[str]:
     return sorted(str(path.relative_to(place)) for path in place.rglob("*"))
 
 
 def test_it_is_made_again_in_place_of_an_earlier_one(tmp_path: Path) -> None:
     place = tmp_path / "a b"
     first = demo.make(place)
-    was, text = names(place), first.read_text()
+    was, text = paths(place), first.read_text()
     (place / "plan.json").write_text("of the user")
     (place / "state").mkdir()
     (place / "hosts/compute1/instances/extra").touch()
     assert demo.make(place) == first == place / "cloudfsck.toml"
-    assert names(place) == sorted([*was, "plan.json"])
+    assert paths(place) == sorted([*was, "plan.json"])
     assert first.read_text() == text
 
 
@@ -114,7 +114,7 @@ def test_nothing_of_anybody_else_is_touched(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Trouble, match="is not empty"):
         demo.make(tmp_path / "file")
-    assert names(tmp_path) == ["file", "hosts"]
+    assert paths(tmp_path) == ["file", "hosts"]
 
 
 def test_a_link_in_an_earlier_one_is_not_followed(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_path_that_no_database_url_can_hold_is_refused(tmp_path: Path) -> None
         demo.make(tmp_path / "what?#")
     with pytest.raises(Trouble, match="the socket of its OVN cannot have so long a path"):
         demo.make(tmp_path / ("long" * 25))
-    assert names(tmp_path) == []
+    assert paths(tmp_path) == []
 
 
 def test_the_configuration_is_right_and_leads_to_the_cells(made: Path) -> None:
@@ -394,9 +394,10 @@ class Asking:
 
     def __init__(self, place: Path, url: str) -> None:
         self.place, self.url, self.token = place, url, ""
+        self.headers: dict[str, str] = {}
 
     def __call__(self, method: str, path: str, body: Any = None, match: str | None = None) -> tuple[int, Any]:
-        headers = {"X-Auth-Token": self.token, "Content-Type": "application/json"}
+        headers = {"X-Auth-Token": self.token, "Content-Type": "application/json", **self.headers}
         headers |= {"If-Match": match} if match else {}
         data = None if body is None else json.dumps(body).encode()
         asked = urllib.request.Request(self.url + path, data, headers, method=method)
@@ -485,6 +486,30 @@ def test_what_it_does_not_know_it_says(asking: Asking) -> None:
     assert asking.of("POST", "/ports", {})[0] == 404
     assert asking.of("GET", "/ports/1234")[1]["NeutronError"]["type"] == "PortNotFound"
     assert asking.of("PUT", "/ports/1234", [])[0] == 400
+
+
+def test_names_go_and_come_and_what_the_sink_made_only_for_who_says_so(asking: Asking) -> None:
+    zone = cloud.ident("zone", names.ZONE)
+    place = f"/dns/v2/zones/{zone}/recordsets"
+    (one,) = [one for one in names.names(list(cloud.servers(by_hand=True))) if one.server == server("survey-1").uuid]
+    status, was = asking("GET", f"{place}/{one.id}")
+    assert (status, was["name"], was["records"]) == (200, "survey-1.demo.example.", [one.data])
+    assert asking("DELETE", f"{place}/{one.id}")[0] == 400, "it is the sink's"
+    asking.headers["X-Designate-Edit-Managed-Records"] = "true"
+    two = sorted(["192.0.2.1", one.data])
+    assert asking("PUT", f"{place}/{one.id}", {"records": two})[1]["records"] == two
+    assert asking("PUT", f"{place}/{one.id}", {"records": ["192.0.2.1"]})[1]["records"] == ["192.0.2.1"]
+    assert asking("PUT", f"{place}/{one.id}", {"records": []})[0] == 400
+    assert asking("DELETE", f"{place}/{one.id}")[0] == 202
+    assert asking("GET", f"{place}/{one.id}")[0] == 404
+    of_name = f"{place}?name={was['name']}&type=A"
+    assert asking("GET", of_name) == (200, {"recordsets": []})
+    back = {name: was[name] for name in ("name", "type", "ttl", "records")}
+    made = asking("POST", place, back)[1]
+    assert asking("GET", of_name)[1]["recordsets"] == [{**was, "id": made["id"]}]
+    assert asking("POST", place, back)[0] == 409
+    assert asking("POST", place, {"name": "x"})[0] == 400
+    assert asking("GET", f"/dns/v2/zones/{zone}")[0] == 404, "it knows of recordsets alone"
 
 
 def test_there_is_nothing_to_answer_for_without_a_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -592,7 +617,7 @@ def test_a_transaction_is_done_whole_or_not_at_all(tmp_path: Path) -> None:
          "timed out"),
     ):  # fmt: skip
         assert northbound.transact([switch, operation])[-1]["error"] == error
-    assert names(tmp_path) == []
+    assert paths(tmp_path) == []
     northbound.transact([switch])
     assert "one" in (tmp_path / "northbound.json").read_text()
 

@@ -1,8 +1,8 @@
 """A small damaged cloud in a folder, for those who have none at hand: no server, no root, no network.
 
 The services' databases are SQLite files, each hypervisor is a folder with domains, disks, processes, iSCSI sessions and
-devices, and stand-ins answer for virsh, iscsiadm, multipath, Neutron's API and its OVN.  `cloud.py`, `network.py` and
-`northbound.py` tell what is wrong in it, and what only looks so.
+devices, and stand-ins answer for virsh, iscsiadm, multipath, the APIs of Neutron and Designate, and OVN.  `cloud.py`,
+`network.py`, `names.py` and `northbound.py` tell what is wrong in it, and what only looks so.
 """
 
 from __future__ import annotations
@@ -131,6 +131,15 @@ database = {_quoted(f"sqlite:///{files['keystone']}")}
 # Ports are repaired through Neutron's API, as an administrator whom clouds.yaml names.  The demo's own listens while a
 # command runs, and while `python -m cloudfsck.demo.neutron` does.
 [write.neutron]
+cloud = "demo"
+clouds_file = {_quoted(str(clouds))}
+
+[designate]
+# Without it nothing is said of the names that Designate keeps.
+database = {_quoted(f"sqlite:///{files['designate']}")}
+
+# Names are repaired through Designate's API, as an administrator too.  The demo's own listens where its Neutron does.
+[write.designate]
 cloud = "demo"
 clouds_file = {_quoted(str(clouds))}
 

@@ -132,6 +132,8 @@ class Server:
     freed: bool = False
     left: tuple[Left, ...] = ()
     link: Link = Link()
+    #: Whether Designate has a name for it, where that is not as usual.
+    named: bool | None = None
     config_drive: bool = False
     uefi: bool = False
     launched_on: str | None = None
@@ -339,6 +341,11 @@ def _damage() -> list[Server]:
                 migrations=(Migration("live-migration", "error", "compute5", "compute4", 6.0),),
                 link=Link(inactive="compute4"),
                 about="its live migration failed, and its port is still ready for it on the other host"),
+        Server("survey-1", "cell2", "compute4", project="lab", vm_state="deleted", power=0, deleted=11.0, row="deleted",
+               cleaned=1, launched_on="compute4", named=True,
+               about="deleted while designate-sink was down: its name is left, and leads to nobody"),
+        _server("forum-1", "compute5", created=5.0, named=False,
+                about="made while designate-central did not answer the sink: it has no name"),
         Server("batch-3", "cell1", "compute3", project="media", vm_state="deleted", power=0, deleted=9.0, row="deleted",
                cleaned=1, launched_on="compute3", link=Link(ovn="kept"),
                about="deleted with its port while OVN did not answer, and Neutron's note of the port is lost"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudfsck import tables
-from cloudfsck.demo import cloud, network
+from cloudfsck.demo import cloud, names, network
 from cloudfsck.demo.cloud import Server
 
 #: What must never leave the databases; the tests look for them in everything that cloudfsck writes.
@@ -37,6 +37,7 @@ def write(folder: Path, servers: list[Server], net: network.Network, now: dt.dat
     others: dict[tables.Per, Rows] = {
         "cinder": _cinder(servers, now),
         "neutron": _neutron(net, now),
+        "designate": _designate(servers, now),
         "keystone": _keystone(),
     }
     for per, rows in others.items():
@@ -364,6 +365,35 @@ def _neutron(net: network.Network, now: dt.datetime) -> Rows:
             {"port_id": subport, "trunk_id": cloud.ident("trunk", parent), "segmentation_type": "vlan",
              "segmentation_id": 12}
             for parent, subport in net.trunks.items()
+        ],
+    }  # fmt: skip
+
+
+def _designate(servers: list[Server], now: dt.datetime) -> Rows:
+    def bare(id: str) -> str:
+        """A UUID as Designate keeps it."""
+        return id.replace("-", "")
+
+    zone = bare(cloud.ident("zone", names.ZONE))
+    told = names.names(servers)
+    at_rest = {"status": "ACTIVE", "action": "NONE"}
+    return {
+        "zones": [
+            {"id": zone, "name": names.ZONE, "type": "PRIMARY", "tenant_id": names.OWNER, "serial": 1764500000,
+             "ttl": 3600, "deleted": "0", "created_at": _ago(now, 200.0), "updated_at": _ago(now, 0.1), **at_rest}
+        ],
+        "recordsets": [
+            {"id": bare(one.id), "zone_id": zone, "name": one.name, "type": one.type, "tenant_id": one.owner,
+             "created_at": _ago(now, one.days)}
+            for one in told
+        ],
+        "records": [
+            {"id": bare(cloud.ident("record", one.name, one.type)), "recordset_id": bare(one.id), "zone_id": zone,
+             "data": one.data, "managed": int(bool(one.server) or one.type in ("SOA", "NS")),
+             "managed_plugin_name": "nova_fixed" if one.server else None,
+             "managed_resource_type": "instance" if one.server else None,
+             "managed_resource_id": bare(one.server) or None, "created_at": _ago(now, one.days), **at_rest}
+            for one in told
         ],
     }  # fmt: skip
 

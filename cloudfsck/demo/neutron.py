@@ -1,6 +1,7 @@
 """Stand in for Keystone, and for Neutron's API over the demo's own database: ports, their bindings and floating IPs.
 
-What it changes goes on to the demo's OVN, which listens beside it (`ovn.py`).
+What it changes goes on to the demo's OVN, which listens beside it (`ovn.py`); Designate answers where it does
+(`designate.py`).
 
 It listens on the loopback while a command works on the demo, and as long as one likes when it is started itself:
 `python -m cloudfsck.demo.neutron DIRECTORY`.  Each time clouds.yaml says where; in between nobody is there.
@@ -11,35 +12,25 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
-import re
 import secrets
 import signal
 import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from cloudfsck.demo import northbound, ovn
+from cloudfsck.demo import designate, northbound, ovn, service
+from cloudfsck.demo.service import Answer, Wrong
 
 #: The administrator's, in clouds.yaml.
 PASSWORD = "demo-api-secret"
 #: Where nobody listens who is not root.
 _NOBODY = "http://127.0.0.1:1"
-
-Answer = tuple[int, Mapping[str, Any]]
-
-
-class Wrong(Exception):
-    """A request that is refused, as Neutron says so."""
-
-    def __init__(self, status: int, kind: str, message: str) -> None:
-        super().__init__(message)
-        self.answer: Answer = (status, {"NeutronError": {"type": kind, "message": message, "detail": ""}})
 
 
 class Neutron:
@@ -50,21 +41,19 @@ class Neutron:
 
     def answer(self, method: str, path: str, given: Mapping[str, Any], match: str | None) -> Answer:
         """`given` is the query of a GET, and the body of any other; `match` is the revision that If-Match names."""
-        for wanted, pattern, act in _CALLS:
-            if wanted == method and (found := re.fullmatch(pattern, path)):
-                with closing(sqlite3.connect(self.file, timeout=30, isolation_level=None)) as db:
-                    db.row_factory = sqlite3.Row
-                    db.execute("BEGIN" if method == "GET" else "BEGIN IMMEDIATE")
-                    call = _Call(db, given, match)
-                    try:
-                        answer = act(call, *found.groups())
-                    except Wrong as error:
-                        return error.answer
-                    db.execute("COMMIT")
-                    for kind, changed in dict.fromkeys(call.changed):
-                        northbound.follow(self.northbound, db, kind, changed)
-                    return answer
-        return Wrong(404, "HTTPNotFound", f"the demo's Neutron does not know how to {method} {path}").answer
+
+        def follow(call: _Call) -> None:
+            for kind, changed in dict.fromkeys(call.changed):
+                northbound.follow(self.northbound, call.db, kind, changed)
+
+        told = service.answer(self.file, _CALLS, method, path, lambda db: _Call(db, given, match), follow)
+        unknown = f"the demo's Neutron does not know how to {method} {path}"
+        return told or _wrong(404, "HTTPNotFound", unknown).answer
+
+
+def _wrong(status: int, kind: str, message: str) -> Wrong:
+    """A refusal as Neutron words it."""
+    return Wrong((status, {"NeutronError": {"type": kind, "message": message, "detail": ""}}))
 
 
 class _Call:
@@ -111,7 +100,7 @@ class _Call:
     def delete_port(self, port: str) -> Answer:
         row = self._as_matched("ports", port, "Port")
         if self._rows("trunks", "port_id = ?", port) or self._rows("subports", "port_id = ?", port):
-            raise Wrong(409, "PortInUse", f"Port {port} is in use by a trunk.")
+            raise _wrong(409, "PortInUse", f"Port {port} is in use by a trunk.")
         for leads in self._rows("floatingips", "fixed_port_id = ?", port):
             self._lead(leads["id"], None, None)
         for table in ("ml2_port_bindings", "ipallocations", "allowedaddresspairs"):
@@ -130,7 +119,7 @@ class _Call:
         row = self._one("ports", port, "Port")
         gone = self.db.execute("DELETE FROM ml2_port_bindings WHERE port_id = ? AND host = ?", [port, host])
         if gone.rowcount != 1:
-            raise Wrong(404, "PortBindingNotFound", f"Binding for port {port} for host {host} could not be found.")
+            raise _wrong(404, "PortBindingNotFound", f"Binding for port {port} for host {host} could not be found.")
         self._revise("ports", row)
         return 204, {}
 
@@ -153,7 +142,7 @@ class _Call:
             addresses = [row["ip_address"] for row in self._rows("ipallocations", "port_id = ?", port)]
             address = change.get("fixed_ip_address") or addresses[0]
             if address not in addresses:
-                raise Wrong(400, "BadRequest", f"Port {port} does not have fixed IP {address}.")
+                raise _wrong(400, "BadRequest", f"Port {port} does not have fixed IP {address}.")
         self._lead(floating_ip, port, address)
         return self.floating_ip(floating_ip)
 
@@ -171,7 +160,7 @@ class _Call:
             [port],
         ).fetchall()
         if port is not None and not routers:
-            raise Wrong(404, "ExternalGatewayForFloatingIPNotFound", f"No router leads from port {port} outside.")
+            raise _wrong(404, "ExternalGatewayForFloatingIPNotFound", f"No router leads from port {port} outside.")
         router = routers[0]["router_id"] if routers else None
         self.db.execute(
             "UPDATE floatingips SET fixed_port_id = ?, fixed_ip_address = ?, router_id = ?, status = ? WHERE id = ?",
@@ -192,22 +181,22 @@ class _Call:
             [id],
         ).fetchone()
         if found is None:
-            raise Wrong(404, f"{what.replace(' ', '')}NotFound", f"{what} {id} could not be found.")
+            raise _wrong(404, f"{what.replace(' ', '')}NotFound", f"{what} {id} could not be found.")
         return found
 
     def _as_matched(self, table: str, id: str, what: str) -> sqlite3.Row:
         row = self._one(table, id, what)
         if self.match not in (None, f"revision_number={row['revision_number']}"):
-            raise Wrong(412, "RevisionNumberConstraintFailed",
+            raise _wrong(412, "RevisionNumberConstraintFailed",
                         f"Constrained to {self.match}, but current revision is {row['revision_number']}")  # fmt: skip
         return row
 
     def _body(self, name: str, *known: str) -> Mapping[str, Any]:
         change = self.given.get(name)
         if not isinstance(change, dict):
-            raise Wrong(400, "HTTPBadRequest", f"There is no {name} in the request body.")
+            raise _wrong(400, "HTTPBadRequest", f"There is no {name} in the request body.")
         if unknown := sorted(change.keys() - set(known)):
-            raise Wrong(400, "HTTPBadRequest", f"Unrecognized attribute(s) '{', '.join(unknown)}'")
+            raise _wrong(400, "HTTPBadRequest", f"Unrecognized attribute(s) '{', '.join(unknown)}'")
         return change
 
     def _revise(self, kind: str, row: sqlite3.Row) -> None:
@@ -253,16 +242,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(400, {"error": {"code": 400, "message": "The request is no JSON object."}})
         elif parts.path.startswith("/identity"):
             self._say(*self._keystone(body), X_Subject_Token=self.server.token)
-        elif parts.path.rstrip("/") == "/network":
-            links = [{"rel": "self", "href": f"{self.server.url}/network/v2.0/"}]
-            self._say(200, {"versions": [{"id": "v2.0", "status": "CURRENT", "links": links}]})
+        elif version := {"/network": "v2.0", "/dns": "v2"}.get(parts.path.rstrip("/")):
+            links = [{"rel": "self", "href": f"{self.server.url}{parts.path.rstrip('/')}/{version}/"}]
+            self._say(200, {"versions": [{"id": version, "status": "CURRENT", "links": links}]})
         elif self.headers.get("X-Auth-Token") != self.server.token:
             self._say(401, {"error": {"code": 401, "message": "The request you have made requires authentication."}})
         else:
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             given = query if self.command == "GET" else body
-            path = parts.path.removeprefix("/network/v2.0")
-            self._say(*self.server.neutron.answer(self.command, path, given, self.headers.get("If-Match")))
+            if parts.path.startswith("/dns/v2/"):
+                managed = self.headers.get("X-Designate-Edit-Managed-Records") == "true"
+                path = parts.path.removeprefix("/dns/v2")
+                self._say(*self.server.designate.answer(self.command, path, given, managed))
+            else:
+                path = parts.path.removeprefix("/network/v2.0")
+                self._say(*self.server.neutron.answer(self.command, path, given, self.headers.get("If-Match")))
 
     def _keystone(self, body: Mapping[str, Any]) -> Answer:
         if self.command != "POST":
@@ -283,8 +277,10 @@ class _Handler(BaseHTTPRequestHandler):
             "expires_at": f"{now + dt.timedelta(days=1):%Y-%m-%dT%H:%M:%S}.000000Z",
             "project": {"id": "admin", "name": "admin"},
             "user": {"id": "admin", "name": "admin"},
-            "catalog": [{"type": "network", "name": "neutron",
-                         "endpoints": [{**endpoint, "url": f"{self.server.url}/network"}]}],
+            "catalog": [
+                {"type": kind, "name": name, "endpoints": [{**endpoint, "url": f"{self.server.url}/{kind}"}]}
+                for kind, name in (("network", "neutron"), ("dns", "designate"))
+            ],
         }}  # fmt: skip
 
     def _say(self, status: int, told: Mapping[str, Any], **headers: str) -> None:
@@ -306,6 +302,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, place: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.neutron = Neutron(place / "databases" / "neutron.sqlite", ovn.of(place))
+        self.designate = designate.Designate(place / "databases" / "designate.sqlite")
         self.token = secrets.token_urlsafe(24)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -337,7 +334,8 @@ def clouds(place: Path, url: str = _NOBODY) -> Path:
     path = place / "clouds.yaml"
     path.touch(mode=0o600)
     path.write_text(f"""\
-# The administrator of the demo.  Its Neutron listens only while a command of cloudfsck runs, or for longer by
+# The administrator of the demo.  Its Neutron and its Designate listen only while a command of cloudfsck runs, or for
+# longer by
 # python -m cloudfsck.demo.neutron {place}
 # and then this file says where.
 clouds:
@@ -362,8 +360,8 @@ def main(argv: list[str]) -> int:
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(place) as url:
-        print(f"the demo's Neutron answers at {url}/network, and its OVN at {ovn.socket(place)}", flush=True)
-        print("interrupt it to end both", flush=True)
+        print(f"the demo's Neutron answers at {url}/network, its Designate at {url}/dns,", flush=True)
+        print(f"and its OVN at {ovn.socket(place)}; interrupt it to end them", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
