@@ -141,7 +141,8 @@ def test_a_demo_is_repaired_and_taken_back_by_whichever_neutron_answers(tmp_path
         assert program.stdout is not None
         said = program.stdout.readline()
         assert said.startswith("the demo's Neutron answers at http://127.0.0.1:")
-        assert said.endswith(f"/network, and its OVN at {place}/ovn/nb.sock\n")
+        assert said.endswith("/dns,\n")
+        assert program.stdout.readline().startswith(f"and its OVN at {place}/ovn/nb.sock; ")
         user.run("undo", act, "--yes", status=1)
         assert (place / "ovn/nb.sock").exists()
         program.terminate()

@@ -47,7 +47,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         began = item.stash.get(_BEGAN, {})
         for path in _logs():
             log = path.read_bytes()[began.get(path, 0) :].decode(errors="replace")
-            if said := [line[:400] for line in log.splitlines() if _TELLING.search(line)]:
+            lines = (line[:400] for line in log.splitlines() if _TELLING.search(line) and "deprecated" not in line)
+            if said := list(lines):
                 report.sections.append((f"log {path.relative_to(places.NODES)}", "\n".join(said[-_LINES:])))
     return report
 
