@@ -467,7 +467,9 @@ def test_only_the_places_of_the_act_are_looked_at_and_asked_for(
     nobody: frozenset[str] = frozenset()
     first, second = (Scope(nobody, nobody, frozenset(also)) for also in ({"v-1", "a-1"}, {"v-2"}))
     assert looked == [(first, "cinder")] * 2 + [(second, "cinder")] * 2
-    assert proved[-1] == Scope(nobody, None, frozenset({"v-2"}), backends=nobody)
+    assert proved[-1] == Scope(nobody, None, frozenset({"v-2"}), nobody, proved[-1].tables)
+    assert proved[-1].reads("cinder_volumes")
+    assert not proved[-1].reads("neutron_ports"), "its check does not"
     assert proved[-2].ids == frozenset({"s-1", "v-1", "a-1"})
 
 

@@ -149,7 +149,7 @@ def _prefix(number: int) -> str:
 _NAMING: dict[tables.Per, tuple[str, ...]] = {
     "cell": ("hostname",),
     "designate": ("id", "zone_id", "name"),
-    "neutron": ("project_id", "dns_domain"),
+    "neutron": ("project_id", "dns_domain", "subnet_id"),
     "neutron_nsx": ("phy_uuid",),
     "keystone": ("id",),
     "octavia": ("project_id",),
