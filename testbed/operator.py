@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import places
+from testbed.api import until
 from testbed.cloud import Cloud
 from testbed.node import ENVIRONMENT
 from tests.real_cloud import Ran
@@ -93,6 +94,21 @@ class Operator:
             if one["state"] == "proven":
                 found.setdefault(one["check"], set()).add(one["key"])
         return found
+
+    def purges(self, key: str) -> None:
+        """Purge what was just stopped, and nothing else.
+
+        Nova waits some seconds before it believes that a guest stopped, and writes the server's row then
+        (nova/virt/libvirt/host.py: STOPPED is delayed): readings before and after that prove nothing.
+        """
+
+        def purged() -> bool:
+            ran = self("purge", "--yes")
+            if ran.outcomes:
+                ran.came_to(1, {key: "done"})
+            return bool(ran.outcomes)
+
+        until(f"{key} is purged", purged, 120)
 
     def undone(self) -> None:
         """Take back the last run, and find that each of its acts was taken back."""

@@ -101,7 +101,7 @@ def test_a_server_deleted_while_its_host_is_down(cloud: Cloud, api: Api, operato
     operator("repair", "--yes").came_to(1, {key: "done"})
     operator("repair", "--yes").came_to(1, {key: "done"})
     assert state(node, server) == "shut off"
-    operator("purge", "--yes").came_to(1, {key: "done"})
+    operator.purges(key)
     assert state(node, server) is None
     story.repaired("paused, stopped, undefined")
     assert oracles.unknown_guests(cloud, "compute1") == 0
@@ -132,7 +132,7 @@ def test_a_server_archived_while_its_host_is_down(cloud: Cloud, api: Api, operat
     operator.undone()  # as a guest that was just switched on, waiting
     assert state(node, server) == "paused"
     operator("repair", "--yes").came_to(1, {key: "done"})
-    operator("purge", "--yes").came_to(1, {key: "done"})
+    operator.purges(key)
     assert state(node, server) is None
     operator.undone()  # defined again from what was saved
     assert state(node, server) == "shut off"
