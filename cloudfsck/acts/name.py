@@ -14,6 +14,12 @@ from cloudfsck.acts.lists import tuple_of
 from cloudfsck.model import Row, Undo
 
 
+def nsupdate(copy: str, lines: str) -> str:
+    """The command that sends these lines, each with a \\n of printf's at its end, to a zone on a server."""
+    zone, _, server = copy.rpartition("@")
+    return f"printf 'server {server.strip('[]')}\\nzone {zone}\\n{lines}send\\n' | nsupdate -k KEY"
+
+
 @dataclass(frozen=True)
 class _Change:
     """What is done to the records of one type of a name, an RRset: to `records`, beside those that are `kept`.
@@ -62,12 +68,10 @@ class _Change:
 
     def _nsupdate(self, prerequisites: tuple[str, ...], change: str) -> str:
         """What a person would type: the same that we send."""
-        zone, _, server = self.copy.rpartition("@")
-        where = f"server {server.strip('[]')}\\nzone {zone}\\n"
         needed = "".join(f"prereq yxrrset {self.name} {self.type} {one}\\n" for one in prerequisites)
         if not prerequisites:
             needed = f"prereq nxrrset {self.name} {self.type}\\n"
-        return f"printf '{where}{needed}{change}send\\n' | nsupdate -k KEY"
+        return nsupdate(self.copy, needed + change)
 
     def _there(self, db: Any, records: tuple[str, ...]) -> None:
         """Raises Moved unless the name has these records and no others."""

@@ -41,7 +41,7 @@ CHECK = Check(
     accused=("designate_records",),
     query="""
         WITH suspects AS (
-            SELECT r.recordset, r.data, r.server, r.created_at
+            SELECT r.recordset, r.data, r.server
               FROM records_of_servers r
              WHERE r.server <> ''
                AND NOT EXISTS (SELECT 1 FROM known_servers k WHERE k.server = r.server)

@@ -15,16 +15,13 @@ When not to repair
 
 from collections.abc import Iterable
 
+from cloudfsck.acts.name import nsupdate
 from cloudfsck.model import Check, Row, Scenario
 
 
 def _commands(row: Row) -> Iterable[str]:
-    zone, _, server = row["copy"].rpartition("@")
-    update = f"update delete {row['name']} PTR {row['target']}"
-    yield (
-        f"with a key that may change the zone, if the name is not what is missing: printf"
-        f" 'server {server.strip('[]')}\\nzone {zone}\\n{update}\\nsend\\n' | nsupdate -k KEY"
-    )
+    update = nsupdate(row["copy"], f"update delete {row['name']} PTR {row['target']}\\n")
+    yield f"with a key that may change the zone, if the name is not what is missing: {update}"
 
 
 CHECK = Check(

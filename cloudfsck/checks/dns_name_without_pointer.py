@@ -15,16 +15,13 @@ When not to repair
 
 from collections.abc import Iterable
 
+from cloudfsck.acts.name import nsupdate
 from cloudfsck.model import Check, Row, Scenario
 
 
 def _commands(row: Row) -> Iterable[str]:
-    zone, _, server = row["reverse"].rpartition("@")
-    update = f"prereq nxdomain {row['pointer']}\\nupdate add {row['pointer']} {row['ttl']} PTR {row['name']}"
-    yield (
-        "with a key that may change the zone: printf"
-        f" 'server {server.strip('[]')}\\nzone {zone}\\n{update}\\nsend\\n' | nsupdate -k KEY"
-    )
+    update = f"prereq nxdomain {row['pointer']}\\nupdate add {row['pointer']} {row['ttl']} PTR {row['name']}\\n"
+    yield f"with a key that may change the zone: {nsupdate(row['reverse'], update)}"
 
 
 CHECK = Check(
