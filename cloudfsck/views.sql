@@ -736,6 +736,14 @@ UNION ALL
 SELECT lower(split_part(s.hostname, '.', 1)), s.uuid, s.cell, FALSE, s.deleted_at
   FROM nova_shadow_instances s;
 
+-- The servers that live and have the name of a recordset of Designate's, in whatever zone.
+CREATE VIEW namesakes AS
+SELECT s.recordset, list(DISTINCT h.server ORDER BY h.server) AS servers
+  FROM recordsets s
+  JOIN hostnames h ON h.hostname = lower(split_part(s.name, '.', 1))
+ WHERE h.live
+ GROUP BY s.recordset;
+
 -- All servers that were given one hostname; `last` is the one that was deleted last.
 CREATE VIEW hostname_owners AS
 SELECT h.hostname, list(DISTINCT h.server ORDER BY h.server) AS servers, bool_or(h.live) AS live,

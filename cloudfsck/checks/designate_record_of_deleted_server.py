@@ -56,11 +56,7 @@ CHECK = Check(
                      WHERE list_contains(d.servers, v.uuid)) AS guests_on
               FROM recordsets s
               JOIN dead d ON d.recordset = s.recordset
-              LEFT JOIN (SELECT h.hostname, list(DISTINCT h.server ORDER BY h.server) AS servers
-                           FROM hostnames h
-                          WHERE h.live
-                          GROUP BY h.hostname) n
-                     ON n.hostname = lower(split_part(s.name, '.', 1)))
+              LEFT JOIN namesakes n ON n.recordset = s.recordset)
         SELECT n.recordset AS key, n.servers[1] AS server, n.server_name, n.servers, n.deleted_at, n.name, n.type, n.ttl, n.dead,
                n.kept, n.project, n.zone, n.zone_name, n.recordset, n.changed, n.namesakes, n.guests_on,
                list_concat([n.recordset], n.servers, n.namesakes) AS also, NULL AS hosts, NULL AS cells,

@@ -61,12 +61,12 @@ CHECK = Check(
         named AS (
             SELECT s.*, d.dead, d.servers, coalesce(d.traces, []) AS traces, d.ours,
                    list_filter(s.records, lambda one: NOT list_contains(d.dead, one)) AS kept,
-                   (SELECT coalesce(list(DISTINCT h.server ORDER BY h.server), []) FROM hostnames h
-                     WHERE h.live AND h.hostname = lower(split_part(s.name, '.', 1))) AS namesakes,
+                   coalesce(n.servers, []) AS namesakes,
                    (SELECT coalesce(list(DISTINCT v.host ORDER BY v.host), []) FROM libvirt_domains v
                      WHERE list_contains(d.servers, v.uuid)) AS guests_on
               FROM recordsets s
-              JOIN dead d ON d.recordset = s.recordset)
+              JOIN dead d ON d.recordset = s.recordset
+              LEFT JOIN namesakes n ON n.recordset = s.recordset)
         SELECT n.recordset AS key, n.servers[1] AS server, n.servers, n.traces, n.name, n.type, n.ttl, n.dead, n.kept,
                n.project, n.zone, n.zone_name, n.recordset, n.changed, n.namesakes, n.guests_on,
                list_concat([n.recordset], n.servers, n.namesakes) AS also, NULL AS hosts, NULL AS cells,
