@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cloudfsck import cli, config, demo, discover, tables
+from cloudfsck import cli, config, demo, discover
 from cloudfsck.model import Trouble
 from cloudfsck.sources import schema
 from cloudfsck.sources.database import Database, Login, Unreadable
@@ -613,18 +613,12 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = demo.make(tmp_path / "cloud")
-    text = path.read_text()
-    made = [
-        f"CREATE TABLE {table.origin} ({', '.join(column.name for column in table.columns)})"
-        for table in tables.TABLES
-        if table.per == "designate"
-    ]
-    for name, revisions in (("designate", ["5c85685d616d", "0e6eff810791"]),
-                            ("placement", ["422ece571366"])):  # fmt: skip
-        text += f'\n[{name}]\ndatabase = "sqlite:///{service_database(tmp_path / name, *revisions)}"\n'
-    with closing(sqlite3.connect(tmp_path / "designate")) as db, db:
-        for statement in made:
-            db.execute(statement)
+    databases = path.parent / "databases"
+    with closing(sqlite3.connect(databases / "designate.sqlite")) as db, db:  # two branches of one schema
+        db.execute("DELETE FROM alembic_version")
+        db.executemany("INSERT INTO alembic_version VALUES (?)", [["5c85685d616d"], ["0e6eff810791"]])
+    service_database(tmp_path / "placement", "422ece571366")
+    text = path.read_text() + f'\n[placement]\ndatabase = "sqlite:///{tmp_path}/placement"\n'
     path.write_text(text)
     found = doctor(path, capsys, 0)
     services = {"cinder", "designate", "keystone", "neutron", "placement"}
@@ -638,10 +632,8 @@ def test_doctor_reads_the_clock_and_the_schema_of_each_service(
     service_database(tmp_path / "other", "x", table="migrate_version")
     text = text.replace(str(tmp_path / "placement"), str(tmp_path / "other"))
     text = text.replace("cinder.sqlite", "none/cinder.sqlite")
-    text = text.replace(str(tmp_path / "designate"), str(tmp_path / "empty"))
-    path.write_text(
-        text.replace(f"sqlite:///{path.parent}/databases/neutron.sqlite", f"mysql+pymysql://neutron:{SECRET}@db")
-    )
+    text = text.replace(f"{databases}/designate.sqlite", f"{tmp_path}/empty")
+    path.write_text(text.replace(f"sqlite:///{databases}/neutron.sqlite", f"mysql+pymysql://neutron:{SECRET}@db"))
     path.chmod(0o600)  # a password stands in it
     found = doctor(path, capsys, 8)
     assert {name for name, row in found.items() if row["state"] == "fault"} == {
