@@ -54,7 +54,7 @@ NO_OCTAVIA = "the configuration names no database of Octavia's ([octavia] databa
 _OF_LOAD_BALANCERS = "-load-balancer-"
 
 #: How a check is named that asks Neutron about floating IPs or addresses, whoever told of them.
-_OF_ADDRESSES = ("-of-gone-floating-ip", "-of-nobodys-address", "-without-record")
+_OF_ADDRESSES = ("-of-gone-floating-ip", "-of-lost-address", "-of-nobodys-address", "-without-record")
 
 #: Why a check of images on a storage backend is not made, and how such a check is named.
 NO_BACKEND = "the configuration names no storage backend to list ([backend.<name>])"

@@ -781,6 +781,16 @@ SELECT n.port, n.network, n.subnet, n.cidr, n.first, n.first + (1 << (32 - n.bit
                 SELECT NULL, s.network_id, s.id, s.cidr FROM neutron_subnets s) r
          WHERE r.cidr LIKE '%.%/%') n;
 
+-- The IPv4 addresses that Designate has names for, also as numbers, with nothing asked of what is under way.
+CREATE VIEW designate_addresses AS
+SELECT r.recordset_id AS recordset, r.zone_id AS zone, r.data, r.managed,
+       list_reduce(list_transform(string_split(regexp_extract(r.data, '([0-9]+\.){3}[0-9]+$'), '.'),
+                                  lambda byte: TRY_CAST(byte AS BIGINT)),
+                   lambda high, low: high * 256 + low) AS number
+  FROM designate_records r
+  JOIN designate_recordsets s ON s.id = r.recordset_id
+ WHERE s.type = 'A';
+
 -- What the name servers of Designate's zones are to say, of what both write alike: not of an AAAA, for which there are
 -- many spellings, nor of a TXT.
 CREATE VIEW designate_served AS

@@ -31,7 +31,7 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 
 from cloudfsck.checks import load
-from testbed import initial, oracles, places
+from testbed import initial, names, oracles, places
 from testbed.api import Api, enter_network, until
 from testbed.cloud import Cloud
 from testbed.node import Failed
@@ -335,14 +335,14 @@ class Watcher:
         self.world = world
         self.folder = folder
         self.operator = Operator(world.cloud, folder)
-        names = [check["check"] for check in self.operator("checks").data]
+        checks = [check["check"] for check in self.operator("checks").data]
         # Many candidates in a day are a reason not to believe any, and would hide what is proven here.
-        limits = {f"limits.{name}": {"count": 10**6, "share": 1.0} for name in names}
+        limits = {f"limits.{name}": {"count": 10**6, "share": 1.0} for name in checks}
         late = folder / "late-python"
         late.write_text(LATE)
         late.chmod(0o755)
         slow = {f"host.{name}": {"python": str(late)} for name in places.COMPUTES}
-        self.operator.configure(**limits, **slow, **listed(world.cloud))
+        self.operator.configure(**limits, **slow, **listed(world.cloud), **names.READS, **names.OWNS)
         self.since: dict[tuple[str, str], float] = {}
 
     def live(self) -> None:

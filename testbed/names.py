@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Any
 from uuid import UUID
 
 from testbed import places
@@ -15,6 +18,22 @@ from testbed.ports import floating_ip, own
 
 #: Where the two name servers of Designate's pool listen.
 SERVERS = ("5351", "5352")
+ENDPOINTS = [f"{places.ADDRESS}:{port}" for port in SERVERS]
+#: A zone that Designate does not have, on the first of them.
+LEGACY = "legacy.test."
+#: Settings of one who reads all that the name servers have of Designate's zones.
+READS: Mapping[str, Mapping[str, Any]] = {
+    "skip": {},
+    "dns": {"servers": ENDPOINTS, "key_file": "/var/lib/bind/transfer.key"},
+}
+#: And of one who has that zone of his own besides.
+OWNS: Mapping[str, Mapping[str, Any]] = {
+    f'dns.zone."{LEGACY.rstrip(".")}"': {
+        "servers": ENDPOINTS[:1],
+        "names": ["{hostname}.{zone}"],
+        "subnets": ["10.0.0.0/8"],
+    }
+}
 #: The queue in which a notification waits for the sink.
 NOTIFICATIONS = "notifications_designate.info"
 #: Without these Designate shows nobody's records to nobody, and lets nobody change them.
@@ -49,14 +68,18 @@ def reverse_left(cloud: Cloud, api: Api, name: str) -> tuple[Leaked, str]:
     what is left, and the one that stays."""
     gone, stays = (floating_ip(api, own(api, f"{name}-{number}")) for number in (1, 2))
     for one in (gone, stays):
-        answer = api.sdk.dns.patch(
-            f"/reverse/floatingips/RegionOne:{one}", json={"ptrdname": f"{name}.{places.ZONE}", "ttl": 300}
-        )
-        assert answer.status_code == 202, answer.text
+        points(api, one, f"{name}.{places.ZONE}")
     await_true("both names are active", lambda: active(cloud, gone) and active(cloud, stays), 90)
     recordset = records(cloud, gone)[0]
     api.sdk.network.delete_ip(gone)
     return Leaked(recordset[3], recordset[0]), stays
+
+
+def points(api: Api, address: str, name: str | None) -> None:
+    """Give a floating IP a PTR to that name, or take it away."""
+    asked = {"ptrdname": name, **({"ttl": 300} if name else {})}
+    answer = api.sdk.dns.patch(f"/reverse/floatingips/RegionOne:{address}", json=asked)
+    assert answer.status_code == 202, answer.text
 
 
 def unheard(cloud: Cloud, api: Api, host: str, gone: str, late: str) -> tuple[Leaked, str]:
@@ -98,7 +121,7 @@ def edited(cloud: Cloud, name: str, address: str) -> None:
 
 def update(cloud: Cloud, *lines: str) -> None:
     """Somebody changes the zone that Designate does not have."""
-    text = "\n".join([f"server {places.ADDRESS} {SERVERS[0]}", *lines, "send", ""])
+    text = "\n".join([f"server {places.ADDRESS} {SERVERS[0]}", f"zone {LEGACY}", *lines, "send", ""])
     cloud.controller.run("nsupdate", "-k", "/var/lib/bind/update.key", input=text)
 
 
@@ -148,3 +171,13 @@ def removed(api: Api, name: str) -> None:
     (found,) = api.sdk.dns.get(f"/recordsets?name={name}", headers=POWERS).json()["recordsets"]
     answer = api.sdk.dns.delete(f"/zones/{found['zone_id']}/recordsets/{found['id']}", headers=POWERS)
     assert answer.status_code == 202, answer.text
+
+
+def readdressed(api: Api, server: str) -> str:
+    """Neutron gives the one port of a server another address, the last of its subnet, and designate-sink does not hear
+    of it; that address."""
+    (port,) = api.sdk.network.ports(device_id=server)
+    subnet = api.sdk.network.get_subnet(port.fixed_ips[0]["subnet_id"])
+    address = str(ip_network(subnet.cidr)[-2])
+    api.sdk.network.update_port(port, fixed_ips=[{"subnet_id": subnet.id, "ip_address": address}])
+    return address

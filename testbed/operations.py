@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from testbed import names, places
 from testbed.api import Api, until
+from testbed.cloud import Cloud
 from testbed.node import Failed
 
 #: What everything that is made here is called, so that all of it is found again.
@@ -260,8 +262,8 @@ def _port(meanwhile: Act | None) -> Act:
 
 
 def _way_out(api: Api, server: str, rng: random.Random) -> None:
-    """A network with a subnet and a router of its own, a security group, a floating IP that leads to the server; away
-    with it, in the order in which Neutron lets it go."""
+    """A network with a subnet and a router of its own, a security group, a floating IP that leads to the server and has
+    a name; away with it, in the order in which Neutron lets it go."""
     outside = api.sdk.network.find_network("ext").id
     network = _made(api, "networks", server)
     subnet = _made(
@@ -274,16 +276,29 @@ def _way_out(api: Api, server: str, rng: random.Random) -> None:
     _attach(api, server, port)
     leads = {"floatingip": {"floating_network_id": outside, "port_id": port, "description": PREFIX}}
     address = api.call("network", "POST", "/floatingips", leads)["floatingip"]["id"]
+    names.points(api, address, f"{PREFIX}{server[:8]}.{places.ZONE}")
     _linger(rng)
     if rng.random() < 0.5:
         api.call("network", "PUT", f"/floatingips/{address}", {"floatingip": {"port_id": None}})
         _linger(rng, 4)
+    names.points(api, address, None)
     api.call("network", "DELETE", f"/floatingips/{address}")
     _detach(api, server, port)
     api.call("network", "DELETE", f"/ports/{port}")
     api.call("network", "PUT", f"/routers/{router}/remove_router_interface", {"subnet_id": subnet})
     for kind, one in (("routers", router), ("security-groups", group), ("networks", network)):
         api.call("network", "DELETE", f"/{kind}/{one}")
+
+
+def _name(api: Api, server: str, rng: random.Random) -> None:
+    """A name in the zone that Designate does not have, given and taken away as one does who keeps his own names."""
+    port = _neutron(api, "ports", f"device_id={server}")[0]
+    name = f"{api.server(server)['name']}.{names.LEGACY}"
+    record = f"{name} 60 A {port['fixed_ips'][0]['ip_address']}"
+    cloud = Cloud()
+    names.update(cloud, f"update add {record}")
+    _linger(rng)
+    names.update(cloud, f"update delete {record}")
 
 
 def _attach(api: Api, server: str, port: str) -> None:
@@ -351,6 +366,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "port, resize": Operation(_port(_moved(True, "confirmResize")), fake=False),
     "port, shelve": Operation(_port(_there_and_back("shelve", "SHELVED_OFFLOADED", "unshelve")), fake=False),
     "network, router, floating IP": Operation(_way_out, fake=False),
+    "name of its own": Operation(_name),
     "snapshot": Operation(_snapshot, fake=False),
     "soft delete, restore": Operation(_restore, fake=False),
     "delete": Operation(delete),

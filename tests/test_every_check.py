@@ -72,7 +72,10 @@ def test_explains_itself(name: str) -> None:
 
 
 #: How checks are named beside that which read of Neutron or of DNS servers, and are left out with those.
-_NAMED = {"neutron": ("-of-gone-floating-ip", "-of-nobodys-address", "-without-record"), "copy": ("-on-server",)}
+_NAMED = {
+    "neutron": ("-of-gone-floating-ip", "-of-lost-address", "-of-nobodys-address", "-without-record"),
+    "copy": ("-on-server",),
+}
 
 
 @EACH_CHECK

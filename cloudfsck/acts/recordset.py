@@ -193,13 +193,13 @@ class Make(_Change):
     def order(self) -> Mapping[str, Any]:
         order = dict(self._order((), self.records))
         del order["recordset"]
-        return {**order, "to": {**order["to"], "description": _OURS + self.server}}
+        return {**order, "to": {**order["to"], "description": OURS + self.server}}
 
     @property
     def command(self) -> str:
         records = " ".join(f"--record {one}" for one in self.records)
         return (
-            f"openstack recordset create --all-projects --type {self.type} --description {_OURS}{self.server}"
+            f"openstack recordset create --all-projects --type {self.type} --description {OURS}{self.server}"
             f" {records} {self.zone} {self.name}"
         )
 
@@ -215,7 +215,7 @@ class Make(_Change):
         made = f"{self.zone} {self.name}"
         db.execute(
             "INSERT INTO designate_recordsets (id, zone_id, name, type, description) VALUES (?, ?, ?, ?, ?)",
-            [made, self.zone, self.name, self.type, _OURS + self.server],
+            [made, self.zone, self.name, self.type, OURS + self.server],
         )
         self._put(db, made)
 
@@ -224,4 +224,4 @@ class Make(_Change):
 
 
 #: How the description of a name begins that we made for a server; its UUID follows.
-_OURS = "made-by-cloudfsck-for-server:"
+OURS = "made-by-cloudfsck-for-server:"

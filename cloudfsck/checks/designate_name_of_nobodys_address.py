@@ -28,23 +28,15 @@ CHECK = Check(
     text=__doc__,
     accused=("designate_records",),
     query="""
-        WITH numbered AS (
-            SELECT r.recordset_id AS recordset, r.zone_id AS zone, r.data,
-                   list_reduce(list_transform(string_split(regexp_extract(r.data, '([0-9]+\\.){3}[0-9]+$'), '.'),
-                                              lambda byte: TRY_CAST(byte AS BIGINT)),
-                               lambda high, low: high * 256 + low) AS number
-              FROM designate_records r
-              JOIN designate_recordsets s ON s.id = r.recordset_id
-             WHERE NOT r.managed
-               AND s.type = 'A'),
-        dead AS (
+        WITH dead AS (
             SELECT n.recordset, list(DISTINCT n.data ORDER BY n.data) AS dead, min(a.network) AS network,
                    list(DISTINCT a.subnet ORDER BY a.subnet) AS subnets
-              FROM numbered n
+              FROM designate_addresses n
               JOIN designate_zones z ON z.id = n.zone
               JOIN neutron_network_domains d ON lower(d.dns_domain) = lower(z.name)
               JOIN address_ranges a ON a.network = d.network_id AND n.number BETWEEN a.first AND a.last
-             WHERE NOT EXISTS (SELECT 1 FROM taken_addresses t WHERE t.address = n.data)
+             WHERE NOT n.managed
+               AND NOT EXISTS (SELECT 1 FROM taken_addresses t WHERE t.address = n.data)
                AND NOT EXISTS (SELECT 1 FROM address_ranges f
                                 WHERE f.port IS NOT NULL AND n.number BETWEEN f.first AND f.last)
                AND NOT EXISTS (SELECT 1 FROM records_of_servers m WHERE m.recordset = n.recordset AND m.server <> '')

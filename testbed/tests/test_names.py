@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from testbed import leftovers, names, places, ports
+from testbed import leftovers, names, person, places, ports
 from testbed.api import Api
 from testbed.cloud import Cloud
 from testbed.interrupted import booted
@@ -19,20 +19,14 @@ from testbed.story import Story
 OF_DELETED = "designate-record-of-deleted-server"
 OF_FLOATING_IP = "designate-record-of-gone-floating-ip"
 WITHOUT = "designate-server-without-record"
+LOST = "designate-record-of-lost-address"
 DIFFERS = "designate-zone-differs-on-server"
 NOBODYS = "dns-name-of-nobodys-address"
-#: A zone that Designate does not have, on one of its name servers.
-LEGACY = "legacy.test."
 
 
 @pytest.fixture
 def settings(clouds: Path) -> dict[str, Mapping[str, Any]]:
-    servers = [f"{places.ADDRESS}:{port}" for port in names.SERVERS]
-    return {
-        "skip": {},
-        "dns": {"servers": servers, "key_file": "/var/lib/bind/transfer.key"},
-        "write.designate": {"cloud": "admin", "clouds_file": str(clouds)},
-    }
+    return {**names.READS, "write.designate": {"cloud": "admin", "clouds_file": str(clouds)}}
 
 
 @pytest.fixture
@@ -45,9 +39,8 @@ def operator(cloud: Cloud, api: Api, tmp_path: Path, settings: dict[str, Mapping
 def owner(cloud: Cloud, api: Api, tmp_path: Path, settings: dict[str, Mapping[str, Any]]) -> Operator:
     """One who has a zone of his own besides, on one of those name servers."""
     names.forgotten(cloud, api)
-    own = {"servers": settings["dns"]["servers"][:1], "names": ["{hostname}.{zone}"], "subnets": ["10.0.0.0/8"]}
-    settings |= {'dns.zone."legacy.test"': own, "write.dns": {"key_file": "/var/lib/bind/update.key"}}
-    return Operator(cloud, tmp_path, **settings)
+    writes = {"write.dns": {"key_file": "/var/lib/bind/update.key"}}
+    return Operator(cloud, tmp_path, **settings, **names.OWNS, **writes)
 
 
 @pytest.fixture
@@ -176,6 +169,32 @@ def test_what_designate_did_not_answer_for(cloud: Cloud, api: Api, operator: Ope
     story.agreed("both name servers: the rest of the zone is as it was")
 
 
+@pytest.mark.long
+def test_the_name_of_a_server_that_has_another_address(
+    cloud: Cloud, api: Api, operator: Operator, story: Story
+) -> None:
+    server = booted(api, "mover", "compute1")
+    await_true("it has a name", lambda: names.active(cloud, server), 90)
+    ((name, old, _, recordset),) = names.records(cloud, server)
+    address = names.readdressed(api, server)
+    story.made()
+    assert operator.proven() == {LOST: {recordset}}
+    (told,) = (one for one in operator("check").data["findings"] if one["state"] == "proven")
+    assert (told["evidence"]["wrong"], told["evidence"]["addresses"]) == ([old], [address])
+    assert told["why"] == "nobody has that address"
+    story.fired(LOST)
+    person.types(cloud, told["commands"], "openstack recordset set")
+    await_true("it is sent out", lambda: names.at_rest(cloud), 60)
+    said = [{record[3:] for record in one if named(record, name)} for one in names.zone(cloud, places.ZONE)]
+    assert said == [{("A", address)}] * len(names.SERVERS)
+    assert operator.proven() == {}, "it counts as the server's"
+    api.delete(server)
+    assert operator.proven() == {OF_DELETED: {recordset}}
+    operator("repair", "--yes").came_to(1, {recordset: "done"})
+    assert operator.proven() == {}
+    story.repaired("with the command that it shows")
+
+
 def test_a_zone_that_was_edited_on_one_name_server(cloud: Cloud, api: Api, operator: Operator, story: Story) -> None:
     server = booted(api, "true", "compute1")
     await_true("it has a name", lambda: names.active(cloud, server), 90)
@@ -204,12 +223,12 @@ def test_a_zone_of_its_own(cloud: Cloud, api: Api, owner: Operator, story: Story
     gone, lives = booted(api, "leaver", "compute1"), booted(api, "stayer", "compute1")
     addresses = [next(api.sdk.network.ports(device_id=one)).fixed_ips[0]["ip_address"] for one in (gone, lives)]
     names.update(
-        cloud, "zone legacy.test",
+        cloud,
         f"update add leaver.legacy.test 77 A {addresses[0]}", f"update add stayer.legacy.test 77 A {addresses[1]}",
         "update add leaver.legacy.test 77 TXT of-nobodys-concern",
     )  # fmt: skip
     key = f"leaver.legacy.test. {addresses[0]}"
-    before = names.zone(cloud, LEGACY)[:1]
+    before = names.zone(cloud, names.LEGACY)[:1]
     found = owner.proven()
     api.delete(gone)
     story.made()
@@ -217,12 +236,12 @@ def test_a_zone_of_its_own(cloud: Cloud, api: Api, owner: Operator, story: Story
     story.fired(NOBODYS)
     owner("repair", "--yes").came_to(1 | 4, {key: "done"})
     without = [{one for one in before[0] if one[:1] != ("leaver.legacy.test.",) or one[3] == "TXT"}]
-    assert names.zone(cloud, LEGACY)[:1] == without != before
+    assert names.zone(cloud, names.LEGACY)[:1] == without != before
     owner.undone()
-    assert names.zone(cloud, LEGACY)[:1] == before
+    assert names.zone(cloud, names.LEGACY)[:1] == before
     story.undone("the zone is as it was, record for record")
     owner("repair", "--yes").came_to(1 | 4, {key: "done"})
-    names.update(cloud, "zone legacy.test", "update delete leaver.legacy.test", "update delete stayer.legacy.test")
+    names.update(cloud, "update delete leaver.legacy.test", "update delete stayer.legacy.test")
     story.repaired("taken away by a dynamic update")
     story.agreed("the rest of the zone is as it was")
     api.delete(lives)
