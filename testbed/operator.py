@@ -37,6 +37,7 @@ def listed(cloud: Cloud) -> dict[str, Mapping[str, Any]]:
 #: Many a fault that is none of names leaves one, or a server without one.
 OF_NAMES = (
     "designate-record-of-deleted-server",
+    "designate-record-of-lost-address",
     "designate-record-of-unknown-server",
     "designate-server-without-record",
 )
