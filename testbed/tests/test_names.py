@@ -181,7 +181,7 @@ def test_the_name_of_a_server_that_has_another_address(
     assert operator.proven() == {LOST: {recordset}}
     (told,) = (one for one in operator("check").data["findings"] if one["state"] == "proven")
     assert (told["evidence"]["wrong"], told["evidence"]["addresses"]) == ([old], [address])
-    assert told["why"] == "nobody has that address"
+    assert told["by_hand"] == "nobody has that address"
     story.fired(LOST)
     person.types(cloud, told["commands"], "openstack recordset set")
     await_true("it is sent out", lambda: names.at_rest(cloud), 60)
