@@ -413,8 +413,7 @@ for number in "01":
         for name in ("ns1", "ns2"):
             zone = node.path(f"/var/lib/bind/{name}/legacy.test.db")
             if not zone.exists():
-                zone.write_text(f"$TTL 300\n@ IN SOA {name} root 1 300 60 3600 60\n@ NS {name}\n{name} A {ADDRESS}\n"
-                                "old A 10.20.0.250\n")  # fmt: skip
+                zone.write_text(f"$TTL 300\n@ IN SOA {name} root 1 300 60 3600 60\n@ NS {name}\n{name} A {ADDRESS}\n")
             self._named(f"named-{name}")
 
     def _named(self, name: str) -> None:

@@ -31,7 +31,7 @@ OWNS: Mapping[str, Mapping[str, Any]] = {
     f'dns.zone."{LEGACY.rstrip(".")}"': {
         "servers": ENDPOINTS[:1],
         "names": ["{hostname}.{zone}"],
-        "subnets": ["10.0.0.0/8"],
+        "subnets": ["10.20.0.0/16"],
     }
 }
 #: The queue in which a notification waits for the sink.
