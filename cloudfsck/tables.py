@@ -70,7 +70,8 @@ class Table:
     in spite of its key, for there is little in it, and it acquits by more than its key.  `joined` is another table of
     the service's that has the rest of the columns, in the row whose `id` the table's STANDARD says.  `bare` names
     columns in which the service keeps UUIDs without dashes; here they have them.  `named` names columns of the key that
-    hold names or addresses, and no UUIDs: they are asked for those alone, for the service may have no index of them.
+    hold names, addresses or projects (which have no dashes), and no UUIDs: they are asked for those alone, for the
+    service may have no index of them.
     """
 
     name: str
@@ -704,6 +705,7 @@ TABLES: tuple[Table, ...] = (
         status            VARCHAR    available, reserved, attaching, in-use, detaching, error, deleting, …
         attach_status     VARCHAR    detached, reserved, attaching, attached, detaching, error_attaching, …
         migration_status  VARCHAR    migrating, completing, success, …; target:<volume>: made to replace it.
+        volume_type_id    VARCHAR    Its type.
         previous_status   VARCHAR    What it was before it was backed up or extended.
         multiattach       BOOLEAN    Whether several servers may have it at once.
         bootable          BOOLEAN    Whether a server may boot from it.
@@ -713,7 +715,8 @@ TABLES: tuple[Table, ...] = (
         deleted_at        TIMESTAMP  When it was deleted.
         deleted           BOOLEAN    Whether it is deleted.
         """,
-        key="id _name_id",
+        key="id _name_id project_id",
+        named="project_id",
         origin="volumes",
     ),
     _table(
@@ -772,6 +775,105 @@ TABLES: tuple[Table, ...] = (
         """,
         key="resource_id",
         origin="workers",
+    ),
+    _table(
+        "cinder_snapshots",
+        "cinder",
+        "The snapshots of volumes.  Deleted rows are not read.",
+        """
+        id           VARCHAR    The snapshot.
+        volume_id    VARCHAR    The volume that it is of.
+        project_id   VARCHAR    Its owner.
+        status       VARCHAR    available, creating, deleting, error, backing-up, …
+        volume_size  BIGINT     GiB.
+        use_quota?   BOOLEAN    Whether it counts for its owner; one of Cinder's own does not.
+        updated_at   TIMESTAMP  When the row last changed.
+        deleted      BOOLEAN    Whether it is deleted.
+        """,
+        key="id volume_id project_id",
+        named="project_id",
+        origin="snapshots",
+        where="NOT deleted",
+    ),
+    _table(
+        "cinder_backups",
+        "cinder",
+        "The backups of volumes.  Deleted rows are not read.",
+        """
+        id          VARCHAR    The backup.
+        volume_id   VARCHAR    The volume that it is of.
+        project_id  VARCHAR    Its owner.
+        status      VARCHAR    available, creating, restoring, deleting, error, …
+        size        BIGINT     GiB.
+        updated_at  TIMESTAMP  When the row last changed.
+        deleted     BOOLEAN    Whether it is deleted.
+        """,
+        key="id volume_id project_id",
+        named="project_id",
+        origin="backups",
+        where="NOT deleted",
+    ),
+    _table(
+        "cinder_groups",
+        "cinder",
+        "Groups of volumes.  Deleted rows are not read.",
+        """
+        id          VARCHAR    The group.
+        project_id  VARCHAR    Its owner.
+        status      VARCHAR    available, creating, deleting, error, …
+        updated_at  TIMESTAMP  When the row last changed.
+        deleted     BOOLEAN    Whether it is deleted.
+        """,
+        key="id project_id",
+        named="project_id",
+        origin="groups",
+        where="NOT deleted",
+    ),
+    _table(
+        "cinder_volume_types",
+        "cinder",
+        "The types of volumes.  Deleted rows are not read.",
+        """
+        id       VARCHAR  The type.
+        name     VARCHAR  Its name, by which what is counted of it is called: volumes_<name>.
+        deleted  BOOLEAN  Whether it is deleted.
+        """,
+        origin="volume_types",
+        where="NOT deleted",
+    ),
+    _table(
+        "cinder_quota_usages",
+        "cinder",
+        "How much of what each project has, as Cinder keeps count of it.",
+        """
+        id          BIGINT     The row's number.
+        project_id  VARCHAR    The project.
+        resource    VARCHAR    volumes, gigabytes, snapshots, backups, backup_gigabytes, groups, volumes_<type>, …
+        in_use      BIGINT     How much it has.
+        reserved    BIGINT     How much is being made.
+        created_at  TIMESTAMP  When it was first counted.
+        updated_at  TIMESTAMP  When the count last changed.
+        deleted     BOOLEAN    Whether it is deleted.
+        """,
+        key="project_id",
+        origin="quota_usages",
+        where="NOT deleted",
+    ),
+    _table(
+        "cinder_reservations",
+        "cinder",
+        "What is being made or deleted, and not counted yet.",
+        """
+        id          BIGINT     The row's number.
+        usage_id    BIGINT     The row of quota_usages.
+        project_id  VARCHAR    The project.
+        delta       BIGINT     How much more there is to be.
+        expire      TIMESTAMP  When Cinder gives it up.
+        deleted     BOOLEAN    Whether it is deleted.
+        """,
+        key="project_id",
+        origin="reservations",
+        where="NOT deleted",
     ),
     _table(
         "designate_zones",

@@ -708,6 +708,58 @@ SELECT w.neutron, list(w.path ORDER BY w.path) AS paths
    AND NOT EXISTS (SELECT 1 FROM neutron_network_segments)
  GROUP BY w.neutron;
 
+-- What Cinder counts for each project, thing by thing, by the type of the volume that it is or is of; `snapshot` marks
+-- gigabytes that count unless cinder.conf says no_snapshot_gb_quota (cinder/db/api.py: _volume_data_get_for_project,
+-- _snapshot_data_get_for_project, _backup_data_get_for_project).
+CREATE VIEW cinder_counted AS
+WITH volumes AS (
+    SELECT v.project_id AS project, v.volume_type_id AS type, v.size
+      FROM cinder_volumes v
+     WHERE v.use_quota
+       AND NOT v.deleted),
+snapshots AS (
+    SELECT s.project_id AS project, v.volume_type_id AS type, s.volume_size AS size
+      FROM cinder_snapshots s
+      LEFT JOIN cinder_volumes v ON v.id = s.volume_id
+     WHERE s.use_quota)
+SELECT project, type, 'volumes' AS base, 1 AS amount, FALSE AS snapshot FROM volumes
+UNION ALL
+SELECT project, type, 'gigabytes', size, FALSE FROM volumes
+UNION ALL
+SELECT project, type, 'snapshots', 1, FALSE FROM snapshots
+UNION ALL
+SELECT project, type, 'gigabytes', size, TRUE FROM snapshots
+UNION ALL
+SELECT project_id, NULL, 'backups', 1, FALSE FROM cinder_backups
+UNION ALL
+SELECT project_id, NULL, 'backup_gigabytes', size, FALSE FROM cinder_backups
+UNION ALL
+SELECT project_id, NULL, 'groups', 1, FALSE FROM cinder_groups;
+
+-- By what name Cinder counts what: of all types together, and of each for itself.
+CREATE VIEW cinder_resources AS
+SELECT b.base AS resource, b.base, NULL AS type
+  FROM (VALUES ('volumes'), ('gigabytes'), ('snapshots'), ('backups'), ('backup_gigabytes'), ('groups')) b(base)
+UNION ALL
+SELECT b.base || '_' || t.name, b.base, t.id
+  FROM cinder_volume_types t, (VALUES ('volumes'), ('gigabytes'), ('snapshots')) b(base);
+
+-- Projects of which nobody can say now what Cinder is to count: it makes, changes or deletes something of theirs, or has
+-- not noted yet whether a thing counts, which it does of old ones by and by (cinder-manage db online_data_migrations).
+CREATE VIEW cinder_uncounted_projects AS
+SELECT t.project
+  FROM (SELECT v.project_id AS project, v.status, v.use_quota FROM cinder_volumes v WHERE NOT v.deleted
+        UNION ALL
+        SELECT s.project_id, s.status, s.use_quota FROM cinder_snapshots s
+        UNION ALL
+        SELECT b.project_id, b.status, TRUE FROM cinder_backups b
+        UNION ALL
+        SELECT g.project_id, g.status, TRUE FROM cinder_groups g) t
+ WHERE t.use_quota IS NULL
+    OR (t.status LIKE '%ing' AND t.status NOT IN ('attaching', 'detaching'))
+UNION
+SELECT r.project_id FROM cinder_reservations r;
+
 -- Recordsets of Designate's with nothing under way in them, and all that they say.
 CREATE VIEW recordsets AS
 SELECT s.id AS recordset, s.name, s.type, s.ttl, s.tenant_id AS project, z.id AS zone, z.name AS zone_name,

@@ -7,7 +7,7 @@ import datetime as dt
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from cloudfsck.acts import database
 from cloudfsck.acts.block_device import Delete, Restore
 from cloudfsck.acts.database import Guarded
 from cloudfsck.acts.ovn_note import Reset
+from cloudfsck.acts.quota import Count
 from cloudfsck.acts.rows import Change, Rows, Statement
 from cloudfsck.demo import hosts
 from cloudfsck.demo.cloud import NODES
@@ -411,33 +412,61 @@ _NEUTRON = (
 _NOTES = "resource_uuid, resource_type, standard_attr_id, revision_number, updated_at"
 
 
-class Neutron:
-    """Neutron's database with one port that is a router's, so that it has two notes; and what Neutron does there."""
+class Beside:
+    """The database of another service beside a cell's, on the same server, where the same account has other rights."""
 
-    def __init__(self, beside: Cell, folder: Path) -> None:
-        self.beside, self.login = beside, beside.login
-        self.path = folder / "neutron.sqlite"
-        if not isinstance(beside, Server):
-            self.database = Database("neutron", f"sqlite:///{self.path}")
+    def __init__(self, cell: Cell, folder: Path, name: str, made: Sequence[str], rights: Mapping[str, str]) -> None:
+        """`made` are the statements that make its tables, `rights` what the account may do with each of them."""
+        self.cell, self.login, self.name = cell, cell.login, name
+        self.path = folder / f"{name}.sqlite"
+        if not isinstance(cell, Server):
+            self.database = Database(name, f"sqlite:///{self.path}")
         else:
-            beside.server.create("neutron")
-            self.database = Database("neutron", beside.server.url("neutron"))
-        postgresql = isinstance(beside, Server) and isinstance(beside.server, PostgreSQL)
-        for sql in _NEUTRON:
+            cell.server.create(name)
+            self.database = Database(name, cell.server.url(name))
+        postgresql = isinstance(cell, Server) and isinstance(cell.server, PostgreSQL)
+        for sql in made:
             self.do(sql.replace("datetime", "timestamp") if postgresql else sql)
-        if isinstance(beside, Server):
-            at = "" if postgresql else "neutron."
-            for right in (f"SELECT ({_NOTES}), UPDATE (revision_number, updated_at) ON {at}ovn_revision_numbers",
-                          f"SELECT (id, revision_number) ON {at}standardattributes"):  # fmt: skip
-                self.do(f"GRANT {right} TO {WRITER.user}")
+        if isinstance(cell, Server):
+            for table, right in rights.items():
+                self.do(f"GRANT {right} ON {'' if postgresql else f'{name}.'}{table} TO {WRITER.user}")
 
     def do(self, sql: str) -> None:
-        if isinstance(self.beside, Server):
-            self.beside.server.execute("neutron", sql)
+        if isinstance(self.cell, Server):
+            self.cell.server.execute(self.name, sql)
             return
         with closing(sqlite3.connect(self.path)) as connection:
             connection.execute(sql)
             connection.commit()
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        if isinstance(self.cell, Server):
+            return self.cell.server.execute(self.name, sql)
+        with closing(sqlite3.connect(self.path)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def send(self, act: Guarded) -> dict[str, Any]:
+        return dict(database.send(act, self.database, self.login))
+
+    def refuses(self, *statements: str) -> None:
+        """The account may do nothing of this."""
+        if not isinstance(self.cell, Server):
+            pytest.skip("a file has no accounts")
+        mine = replace(self.database, login=self.login, writes=True)
+        for sql in statements:
+            with mine.open() as reading, pytest.raises(sa.exc.DBAPIError, match="denied"):
+                reading.connection.exec_driver_sql(sql)
+
+
+class Neutron(Beside):
+    """Neutron's database with one port that is a router's, so that it has two notes; and what Neutron does there."""
+
+    def __init__(self, cell: Cell, folder: Path) -> None:
+        rights = {
+            "ovn_revision_numbers": f"SELECT ({_NOTES}), UPDATE (revision_number, updated_at)",
+            "standardattributes": "SELECT (id, revision_number)",
+        }
+        super().__init__(cell, folder, "neutron", _NEUTRON, rights)
 
     def fill(self) -> None:
         self.do("DELETE FROM ovn_revision_numbers")
@@ -452,19 +481,11 @@ class Neutron:
     def notes(self) -> dict[str, tuple[Any, ...]]:
         """What each note says: which row of standardattributes it is of, its revision, when it was written."""
         sql = "SELECT resource_type, standard_attr_id, revision_number, updated_at FROM ovn_revision_numbers"
-        if isinstance(self.beside, Server):
-            rows = self.beside.server.execute("neutron", sql)
-        else:
-            with closing(sqlite3.connect(self.path)) as connection:
-                rows = connection.execute(sql).fetchall()
-        return {of: (number, revision, str(at).removesuffix(".000000")) for of, number, revision, at in rows}
+        return {of: (number, revision, str(at).removesuffix(".000000")) for of, number, revision, at in self.rows(sql)}
 
     def maintains(self) -> None:
         """Neutron's maintenance has made the port (neutron/db/ovn_revision_numbers_db.py: bump_revision)."""
         self.do(f"{_NOTE} revision_number = 4, updated_at = CURRENT_TIMESTAMP WHERE revision_number = -1")
-
-    def send(self, act: Guarded) -> dict[str, Any]:
-        return dict(database.send(act, self.database, self.login))
 
 
 @pytest.fixture(scope="module")
@@ -542,31 +563,122 @@ def test_a_note_that_another_reset_is_not_taken_back(neutron: Neutron) -> None:
 
 def test_the_times_of_notes_are_utc_wherever_the_server_is(neutron: Neutron) -> None:
     """Neutron's updated_at is a TIMESTAMP, which MariaDB tells and takes in the zone of whoever asks."""
-    if not isinstance(neutron.beside, Server) or not isinstance(neutron.beside.server, MariaDB):
+    if not isinstance(neutron.cell, Server) or not isinstance(neutron.cell.server, MariaDB):
         pytest.skip("only MariaDB and MySQL have a zone for it")
     neutron.do("SET GLOBAL time_zone = '+05:00'")
     try:
         saw = neutron.send(RESET)
     finally:
         neutron.do("SET GLOBAL time_zone = 'SYSTEM'")
-    (told,) = neutron.beside.server.execute("neutron", "SELECT UNIX_TIMESTAMP(updated_at) FROM ovn_revision_numbers"
-                                            " WHERE revision_number = -1")  # fmt: skip
+    (told,) = neutron.rows("SELECT UNIX_TIMESTAMP(updated_at) FROM ovn_revision_numbers WHERE revision_number = -1")
     assert told[0] == dt.datetime.fromisoformat(saw["at"]).replace(tzinfo=dt.UTC).timestamp()
 
 
 def test_the_account_changes_nothing_else_of_neutrons(neutron: Neutron) -> None:
-    if not isinstance(neutron.beside, Server):
-        pytest.skip("a file has no accounts")
-    mine = replace(neutron.database, login=neutron.login, writes=True)
-    refused = (
+    neutron.refuses(
         f"{_NOTE} standard_attr_id = NULL",
         "DELETE FROM ovn_revision_numbers",
         "UPDATE standardattributes SET revision_number = 9",
         "SELECT description FROM standardattributes",
     )
-    for sql in refused:
-        with mine.open() as reading, pytest.raises(sa.exc.DBAPIError, match="denied"):
-            reading.connection.exec_driver_sql(sql)
+
+
+# ------------------------------------------------------------------------------------------ what Cinder counts
+
+P = "5c4d6b1f0e7e4a0f9d3a2b1c0d9e8f7a"
+COUNT = Count(P, "volumes_fast", 7, 5, 1, CHANGED, 2, 0)
+_USAGE = "UPDATE quota_usages SET"
+#: As Cinder's own migrations make them on MariaDB, and what that is called elsewhere.
+_CINDER = (
+    "CREATE TABLE quota_usages (created_at datetime, updated_at datetime, deleted_at datetime, deleted boolean,"
+    " id integer NOT NULL PRIMARY KEY, project_id varchar(255), resource varchar(300) NOT NULL, in_use integer NOT"
+    " NULL, reserved integer NOT NULL, until_refresh integer, race_preventer boolean)",
+    "CREATE TABLE reservations (created_at datetime, updated_at datetime, deleted_at datetime, deleted boolean,"
+    " id integer NOT NULL PRIMARY KEY, uuid varchar(36) NOT NULL, usage_id integer, allocated_id integer,"
+    " project_id varchar(255), resource varchar(255), delta integer NOT NULL, expire datetime)",
+)
+
+
+class Counts(Beside):
+    """Cinder's database with what it counts of a project, and what Cinder does there."""
+
+    def __init__(self, cell: Cell, folder: Path) -> None:
+        counted = "id, project_id, resource, in_use, reserved, updated_at, deleted"
+        rights = {
+            "quota_usages": f"SELECT ({counted}), UPDATE (in_use, reserved)",
+            "reservations": "SELECT (usage_id, deleted)",
+        }
+        super().__init__(cell, folder, "cinder", _CINDER, rights)
+
+    def fill(self) -> None:
+        self.do("DELETE FROM quota_usages")
+        self.do("DELETE FROM reservations")
+        for number, resource in ((7, "volumes_fast"), (8, "volumes")):
+            self.do("INSERT INTO quota_usages (id, project_id, resource, in_use, reserved, created_at, updated_at,"
+                    f" deleted, race_preventer) VALUES ({number}, '{P}', '{resource}', 5, 1, '2026-01-01 10:00:00',"
+                    f" '{CHANGED}', FALSE, TRUE)")  # fmt: skip
+        self.reserve(8, False)
+        self.reserve(7, True)
+
+    def reserve(self, usage: int, deleted: bool) -> None:
+        self.do("INSERT INTO reservations (id, uuid, usage_id, project_id, delta, deleted)"
+                f" VALUES ({usage}, '{U}', {usage}, '{P}', 1, {deleted})")  # fmt: skip
+
+    def whole(self) -> list[tuple[Any, ...]]:
+        return self.rows("SELECT * FROM quota_usages ORDER BY id")
+
+
+@pytest.fixture(scope="module")
+def its_counts(made: Cell, tmp_path_factory: pytest.TempPathFactory) -> Counts:
+    return Counts(made, tmp_path_factory.mktemp("cinder"))
+
+
+@pytest.fixture
+def counts(its_counts: Counts) -> Counts:
+    its_counts.fill()
+    return its_counts
+
+
+def test_a_count_is_set_and_comes_back_as_it_was(counts: Counts) -> None:
+    before = counts.whole()
+    saw = counts.send(COUNT)
+    assert counts.rows("SELECT in_use, reserved FROM quota_usages ORDER BY id") == [(2, 0), (5, 1)]
+    counts.send(COUNT.undo(saw))
+    assert counts.whole() == before
+
+
+@pytest.mark.parametrize("sql", [
+    f"{_USAGE} in_use = 6",
+    f"{_USAGE} reserved = 2",
+    f"{_USAGE} updated_at = '2026-01-31 10:00:01'",
+    f"{_USAGE} updated_at = NULL",
+    f"{_USAGE} deleted = TRUE",
+    f"{_USAGE} project_id = '{S}'",
+    f"{_USAGE} resource = 'volumes_slow' WHERE id = 7",
+    "DELETE FROM quota_usages",
+    "UPDATE reservations SET deleted = FALSE",
+])  # fmt: skip
+def test_a_count_that_moves_or_is_about_to_is_left(counts: Counts, sql: str) -> None:
+    counts.do(sql)
+    before = counts.whole()
+    with pytest.raises(
+        Moved, match="no row of quota_usages has .*, and 1 should|1 row of reservations has .*, and 0 sh"
+    ):
+        counts.send(COUNT)
+    assert counts.whole() == before
+
+
+def test_a_count_that_cinder_has_changed_since_is_not_taken_back(counts: Counts) -> None:
+    saw = counts.send(COUNT)
+    counts.do(f"{_USAGE} updated_at = '2026-02-01 10:00:00' WHERE id = 7")
+    theirs = counts.whole()
+    with pytest.raises(Moved):
+        counts.send(COUNT.undo(saw))
+    assert counts.whole() == theirs
+
+
+def test_the_account_changes_nothing_else_of_cinders(counts: Counts) -> None:
+    counts.refuses(f"{_USAGE} resource = 'x'", "DELETE FROM quota_usages", "UPDATE reservations SET delta = 0")
 
 
 # ------------------------------------------------------------------------------------------ the whole way

@@ -18,6 +18,7 @@ from cloudfsck.acts import (
     ovn_object,
     ovn_port,
     port,
+    quota,
     recordset,
     zone,
 )
@@ -33,7 +34,7 @@ KINDS: dict[str, type[Any]] = {
         port.Disassociate, port.Associate, ovn_port.Delete, ovn_port.Insert, ovn_object.Delete, ovn_object.Insert,
         ovn_note.Reset, ovn_note.Restore,
         nsx_object.Delete, nsx_object.Create, recordset.Remove, recordset.Restore, recordset.Make,
-        name.Remove, name.Restore, zone.Refresh,
+        name.Remove, name.Restore, zone.Refresh, quota.Count,
     )
 }  # fmt: skip
 

@@ -24,6 +24,9 @@ from cloudfsck.sources.database import Database, Login, Reading, Unreadable, num
 _CAME_FIRST = frozenset({1205, 1213, 1969, 3024})
 _CAME_FIRST_STATES = frozenset({"40001", "40P01", "55P03", "57014"})
 
+#: How our values go to the server; a bool is an int as well.
+_KINDS = ((dt.datetime, sa.DateTime()), (bool, sa.Boolean()), (int, sa.BigInteger()), (str, sa.String()))
+
 
 @runtime_checkable
 class Guarded(Protocol):
@@ -31,7 +34,7 @@ class Guarded(Protocol):
 
     @property
     def part(self) -> str:
-        """Whose database it changes: a cell."""
+        """Whose database it changes: a cell, or cinder."""
 
     def statements(self, now: dt.datetime) -> tuple[Statement, ...]:
         """What is sent; `now` is what the server's clock says, UTC, to the second."""
@@ -63,8 +66,8 @@ def _sent(reading: Reading, one: Statement) -> None:
     given: list[sa.BindParameter[Any]] = []
 
     def bound(value: Value) -> str:
-        kind = sa.DateTime() if isinstance(value, dt.datetime) else sa.BigInteger() if isinstance(value, int) else None
-        given.append(sa.bindparam(f"v{len(given)}", value, type_=kind or sa.String()))
+        kind = next(kind for python, kind in _KINDS if value is None or isinstance(value, python))
+        given.append(sa.bindparam(f"v{len(given)}", value, type_=kind))
         return f":v{len(given) - 1}"
 
     def condition(column: str, value: Value) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 #: Of a column; None: NULL.  Times are UTC.
-Value = str | int | dt.datetime | None
+Value = str | int | bool | dt.datetime | None
 
 
 @dataclass(frozen=True)

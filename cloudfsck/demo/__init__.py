@@ -143,6 +143,9 @@ database = {_quoted(f"sqlite:///{files['designate']}")}
 cloud = "demo"
 clouds_file = {_quoted(str(clouds))}
 
+# What no API changes is changed in the database itself, by an account that may change just that.  SQLite has none.
+[write.database]
+
 # What only Cinder's API may change is found here, and refused: the demo has no such API.  With a real cloud this names
 # an administrator's entry of clouds.yaml:
 # [write.cinder]
