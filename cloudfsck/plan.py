@@ -19,10 +19,10 @@ from cloudfsck.state import Keep, utcnow
 
 VERSION = 1
 
-#: Domains go first: nothing is taken from under a guest.  What is in something goes before that itself.
+#: Domains go first: nothing is taken from under a guest.  What is in something goes before that itself; counted is last.
 _ORDER = (
     "domain", "device", "session", "attachment", "volume", "block_device", "floating_ip", "port", "ovn_port",
-    "ovn_object", "ovn_note", "nsx_object", "recordset", "zone", "name", "directory",
+    "ovn_object", "ovn_note", "nsx_object", "recordset", "zone", "name", "directory", "quota",
 )  # fmt: skip
 
 #: Values of an act that are lists; the act itself looks at what is in them.

@@ -543,7 +543,7 @@ def test_init_writes_the_configuration_and_the_grants(tmp_path: Path, capsys: py
         assert f"WHERE table_schema = '{service}' AND table_name = 'alembic_version'" in mine
         assert "AND column_name IN ('version_num')" in mine
         # Of all but Placement's database more is read.
-        assert mine.count("PREPARE") == {"cinder": 5, "designate": 4, "keystone": 4, "octavia": 5}.get(service, 1)
+        assert mine.count("PREPARE") == {"cinder": 11, "designate": 4, "keystone": 4, "octavia": 5}.get(service, 1)
     assert '\\connect "neutron"' in blocks["neutron at pg.example:5432"]
     assert "('alembic_version', ARRAY['version_num'])" in blocks["neutron at pg.example:5432"]
     assert "('ports', ARRAY['id', 'project_id', " in blocks["neutron at pg.example:5432"]
