@@ -43,7 +43,7 @@ from cloudfsck import (
     scenario,
     screen,
 )
-from cloudfsck.acts import cinder, designate, dns, hypervisor, neutron, nsx, ovn
+from cloudfsck.acts import cinder, designate, dns, hypervisor, neutron, nsx, ovn, placement
 from cloudfsck.acts import database as in_database
 from cloudfsck.config import NO_SERVICE, Config
 from cloudfsck.model import UUID, Act, Refused, Trouble
@@ -216,6 +216,8 @@ class Session:
             apis["neutron"] = neutron.Neutron(write.neutron)
         if write.designate is not None:
             apis["designate"] = designate.Designate(write.designate)
+        if write.placement is not None:
+            apis["placement"] = placement.Placement(write.placement)
         if write.dns is not None:
             apis["dns"] = dns.Updates(write.dns)
         if write.ovn is not None:
@@ -249,6 +251,7 @@ class Session:
 
 _Sends = (
     cinder.Cinder | designate.Designate | dns.Updates | neutron.Neutron | ovn.Northbound | nsx.Controller
+    | placement.Placement
 )  # fmt: skip
 
 #: What a section has to say so that we may write where acts are sent by it.
@@ -256,6 +259,7 @@ _WRITES = {
     "cinder": "its cloud is to be the name of an administrator's entry in clouds.yaml",
     "neutron": "its cloud is to be the name of an administrator's entry in clouds.yaml",
     "designate": "its cloud is to be the name of an administrator's entry in clouds.yaml",
+    "placement": "its cloud is to be the name of an administrator's entry in clouds.yaml",
     "dns": "its key_file is to hold a TSIG key that may change the zone",
     "ovn": "its keys are to be as those of [ovn]",
     "nsx": "its keys are to be as those of [nsx], with an account that may write",

@@ -26,7 +26,7 @@ PLACES = (Path("cloudfsck.toml"), Path("/etc/cloudfsck/cloudfsck.toml"))
 #: Why a check whose name begins with a service's is not made.
 NO_SERVICE = {
     name: f"the configuration names no database of {name.capitalize()}'s ([{name}] database)"
-    for name in ("cinder", "designate", "neutron")
+    for name in ("cinder", "designate", "neutron", "placement")
 }
 
 #: Why a check of OVN is not made.
@@ -264,6 +264,7 @@ class Write(_Section):
     cinder: CloudApi | None = None
     neutron: CloudApi | None = None
     designate: CloudApi | None = None
+    placement: CloudApi | None = None
     ovn: Ovn | None = None
     nsx: Nsx | None = None
     dns: DnsWrite | None = None

@@ -22,11 +22,11 @@ VERSION = 1
 #: Domains go first: nothing is taken from under a guest.  What is in something goes before that itself; counted is last.
 _ORDER = (
     "domain", "device", "session", "attachment", "volume", "block_device", "floating_ip", "port", "ovn_port",
-    "ovn_object", "ovn_note", "nsx_object", "recordset", "zone", "name", "directory", "quota",
+    "ovn_object", "ovn_note", "nsx_object", "recordset", "zone", "name", "directory", "allocation", "quota",
 )  # fmt: skip
 
 #: Values of an act that are lists; the act itself looks at what is in them.
-LISTS = frozenset({"places", "paths", "sessions", "records", "kept", "addresses", "hostnames"})
+LISTS = frozenset({"places", "paths", "sessions", "records", "kept", "taken", "addresses", "hostnames"})
 
 #: What a finding may call an object that somebody may have marked, beside the column that says it of a server.
 _CALLED = {

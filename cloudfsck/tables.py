@@ -23,6 +23,7 @@ Per = Literal[
     "neutron_nsx",
     "keystone",
     "octavia",
+    "placement",
     "ovn",
     "nsx",
     "host",
@@ -31,7 +32,7 @@ Per = Literal[
 ]
 
 #: The single part of each table that is read from Nova's API database, from Cinder's, Designate's, Neutron's,
-#: Keystone's, Octavia's, OVN's and NSX; what Neutron's plugin for NSX adds to Neutron's database is one of its own, for
+#: Keystone's, Octavia's, Placement's, OVN's and NSX; what Neutron's plugin for NSX adds to Neutron's database is one of its own, for
 #: only then is it there.
 API = "nova_api"
 CINDER = "cinder"
@@ -40,15 +41,16 @@ NEUTRON = "neutron"
 NEUTRON_NSX = "neutron_nsx"
 KEYSTONE = "keystone"
 OCTAVIA = "octavia"
+PLACEMENT = "placement"
 OVN = "ovn"
 NSX = "nsx"
 
 #: The single part of a table, by what it is read from; those of the services beside Nova are named as these are.
 SINGLE: dict[Per, str] = {
     "cloud": "", "api": API, "cinder": CINDER, "designate": DESIGNATE, "neutron": NEUTRON, "neutron_nsx": NEUTRON_NSX,
-    "keystone": KEYSTONE, "octavia": OCTAVIA, "ovn": OVN, "nsx": NSX,
+    "keystone": KEYSTONE, "octavia": OCTAVIA, "placement": PLACEMENT, "ovn": OVN, "nsx": NSX,
 }  # fmt: skip
-SERVICES: tuple[Per, ...] = ("cinder", "designate", "neutron", "neutron_nsx", "keystone", "octavia")
+SERVICES: tuple[Per, ...] = ("cinder", "designate", "neutron", "neutron_nsx", "keystone", "octavia", "placement")
 
 
 @dataclass(frozen=True)
@@ -1357,6 +1359,69 @@ TABLES: tuple[Table, ...] = (
             ("pool", "pools", "load_balancer_id"),
             ("health_monitor", "health monitors", "pool_id"),
         )
+    ),
+    _table(
+        "placement_providers",
+        "placement",
+        "Placement's resource providers: compute nodes, what is inside them (NUMA nodes, network cards), shared storage.",
+        """
+        id                 BIGINT     The row's number.
+        uuid               VARCHAR    The provider; a compute node has the UUID that Nova gave it.
+        name               VARCHAR    Its name; of a compute node its hypervisor's.
+        root_provider_id?  BIGINT     What it is inside of in the end; its own number where it is inside of nothing.
+        created_at         TIMESTAMP  When it was made.
+        """,
+        origin="resource_providers",
+    ),
+    _table(
+        "placement_resource_classes",
+        "placement",
+        "What can be allocated.",
+        """
+        id    BIGINT   The row's number.
+        name  VARCHAR  VCPU, MEMORY_MB, DISK_GB, …, or CUSTOM_….
+        """,
+        origin="resource_classes",
+    ),
+    _table(
+        "placement_allocations",
+        "placement",
+        "What is allocated to whom.  A row is never changed: with each change all of a consumer's are made anew.",
+        """
+        id                    BIGINT     The row's number.
+        consumer_id           VARCHAR    Who has it: a server, or a migration, for what its server has where it came from.
+        resource_provider_id  BIGINT     placement_providers.id.
+        resource_class_id     BIGINT     placement_resource_classes.id.
+        used                  BIGINT     How much, in the unit of the class.
+        created_at            TIMESTAMP  When it was allocated.
+        """,
+        key="consumer_id",
+        origin="allocations",
+    ),
+    _table(
+        "placement_consumers",
+        "placement",
+        "Who has something allocated.",
+        """
+        id                 BIGINT  The row's number.
+        uuid               VARCHAR The consumer.
+        generation?        BIGINT  Grows with each change of what it has; who changes it names the one that he saw.
+        consumer_type_id?  BIGINT  placement_consumer_types.id; NULL: nobody has said, as Nova never does.
+        """,
+        key="uuid",
+        origin="consumers",
+        late=True,
+    ),
+    _table(
+        "placement_consumer_types",
+        "placement",
+        "What a consumer may be.",
+        """
+        id    BIGINT   The row's number.
+        name  VARCHAR  INSTANCE, MIGRATION, …
+        """,
+        origin="consumer_types",
+        late=True,
     ),
     _table(
         "ovn_switches",

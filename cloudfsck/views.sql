@@ -114,7 +114,7 @@ SELECT s.cell, s.host, s.last_seen_up,
 
 -- The hypervisors that live.  One host may have many: an ironic nova-compute has one for each machine.
 CREATE VIEW live_compute_nodes AS
-SELECT n.cell, n.id, n.host, n.hypervisor_hostname AS node, n.hypervisor_type AS type, n.created_at
+SELECT n.cell, n.id, n.uuid, n.host, n.hypervisor_hostname AS node, n.hypervisor_type AS type, n.created_at
   FROM nova_compute_nodes n
  WHERE coalesce(n.deleted, 0) = 0;
 
@@ -864,3 +864,36 @@ SELECT r.recordset_id, r.zone_id, r.data, regexp_extract(s.description, '^made-b
        r.created_at, FALSE
   FROM designate_records r
   JOIN designate_recordsets s ON s.id = r.recordset_id;
+
+-- What is allocated to whom in Placement, by the tree of providers that it is of: a compute node with what is inside it,
+-- or storage that several share.
+CREATE VIEW allocated AS
+SELECT a.consumer_id AS consumer, r.uuid AS tree,
+       list({'provider': p.uuid, 'name': p.name, 'resource': c.name, 'used': a.used} ORDER BY p.uuid, c.name) AS amounts,
+       max(a.created_at) AS changed
+  FROM placement_allocations a
+  JOIN placement_providers p ON p.id = a.resource_provider_id
+  JOIN placement_providers r ON r.id = coalesce(p.root_provider_id, p.id)
+  JOIN placement_resource_classes c ON c.id = a.resource_class_id
+ GROUP BY a.consumer_id, r.uuid;
+
+-- Who has something allocated, and all that it is; `hosts` are those of the compute nodes on which it is, as far as they
+-- live: no other can be asked.
+CREATE VIEW consumers AS
+SELECT a.consumer, any_value(k.generation) AS generation, any_value(t.name) AS type,
+       flatten(list(a.amounts ORDER BY a.tree)) AS amounts, max(a.changed) AS changed,
+       coalesce(list_sort(list_distinct(flatten(list(n.hosts)))), []) AS hosts
+  FROM allocated a
+  LEFT JOIN placement_consumers k ON k.uuid = a.consumer
+  LEFT JOIN placement_consumer_types t ON t.id = k.consumer_type_id
+  LEFT JOIN (SELECT uuid, list(DISTINCT host) AS hosts FROM live_compute_nodes WHERE host IS NOT NULL GROUP BY uuid) n
+         ON n.uuid = a.tree
+ GROUP BY a.consumer;
+
+-- The guests, as libvirt or the process list knows them, by their servers.
+CREATE VIEW guest_hosts AS
+SELECT g.uuid AS server, list(DISTINCT g.host ORDER BY g.host) AS on_hosts
+  FROM (SELECT uuid, host FROM libvirt_domains
+         UNION ALL
+        SELECT uuid, host FROM qemu_processes) g
+ GROUP BY g.uuid;

@@ -84,6 +84,7 @@ _NAMED = {
     [
         ("cinder", ("cinder-",)),
         ("designate", ("designate-",)),
+        ("placement", ("placement-",)),
         ("neutron", ("neutron-", "ovn-", "nsx-", "dns-name-")),
         ("ovn", ("ovn-",)),
         ("nsx", ("nsx-",)),

@@ -147,13 +147,14 @@ def _prefix(number: int) -> str:
 
 #: Columns beside the keys in which there are names, by what a table is read from; and what of a path is one.
 _NAMING: dict[tables.Per, tuple[str, ...]] = {
-    "cell": ("hostname",),
+    "cell": ("hostname", "uuid", "hypervisor_hostname"),
     "cinder": ("project_id",),
     "designate": ("id", "zone_id", "name"),
     "neutron": ("project_id", "dns_domain", "subnet_id"),
     "neutron_nsx": ("phy_uuid",),
     "keystone": ("id",),
     "octavia": ("project_id",),
+    "placement": ("uuid",),
     "nsx": ("id", "neutron", "project", "attachment"),
     "copy": ("hostname", "address", "pointer", "zone"),
 }

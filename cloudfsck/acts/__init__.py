@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cloudfsck.acts import (
+    allocation,
     attachment,
     block_device,
     device,
@@ -34,7 +35,7 @@ KINDS: dict[str, type[Any]] = {
         port.Disassociate, port.Associate, ovn_port.Delete, ovn_port.Insert, ovn_object.Delete, ovn_object.Insert,
         ovn_note.Reset, ovn_note.Restore,
         nsx_object.Delete, nsx_object.Create, recordset.Remove, recordset.Restore, recordset.Make,
-        name.Remove, name.Restore, zone.Refresh, quota.Count,
+        name.Remove, name.Restore, zone.Refresh, quota.Count, allocation.Take, allocation.Give,
     )
 }  # fmt: skip
 

@@ -1,8 +1,4 @@
-"""The revision of a service's schema, as the service's own migrations note it in its database.
-
-It is all that is read of Placement's database: that it can be read shows that the database answers to our account, and
-is a service's own.
-"""
+"""The revision of a service's schema, as the service's own migrations note it in its database."""
 
 from __future__ import annotations
 
