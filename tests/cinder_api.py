@@ -100,7 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
                     {"type": kind, "name": kind, "endpoints": [
                         {"interface": "public", "region": "One", "region_id": "One", "url": f"{api.url}{place}"}]}
                     for kind, place in (
-                        ("block-storage", f"/volume/v3/{PROJECT}"), ("network", "/network"), ("dns", "/dns")
+                        ("block-storage", f"/volume/v3/{PROJECT}"), ("network", "/network"), ("dns", "/dns"),
+                        ("placement", "/placement"),
                     )
                 ]  # fmt: skip
                 token = {"methods": ["password"], "catalog": catalog, "expires_at": "2999-01-01T00:00:00.000000Z",

@@ -33,7 +33,9 @@ class Amount:
 def said(amounts: Iterable[Amount]) -> str:
     """512 MEMORY_MB and 1 VCPU of compute1, 10 DISK_GB of nfs."""
     by_name = groupby(sorted(amounts, key=lambda one: (one.name, one.resource)), key=lambda one: one.name)
-    return ", ".join(f"{' and '.join(f'{one.used} {one.resource}' for one in them)} of {name}" for name, them in by_name)
+    return ", ".join(
+        f"{' and '.join(f'{one.used} {one.resource}' for one in them)} of {name}" for name, them in by_name
+    )
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,9 @@ class Give(_Change):
 
     @property
     def command(self) -> str:
-        given = " ".join(f"--allocation rp={one.provider},{one.resource}={one.used}" for one in (*self.taken, *self.kept))
+        given = " ".join(
+            f"--allocation rp={one.provider},{one.resource}={one.used}" for one in (*self.taken, *self.kept)
+        )
         return (
             "openstack --os-placement-api-version 1.12 resource provider allocation set"
             f" --project-id {self.project} --user-id {self.user} {given} {self.consumer}"

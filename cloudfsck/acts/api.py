@@ -39,8 +39,9 @@ class Answer:
     @property
     def words(self) -> str:
         """What the service itself says, in one line: its faults are {"itemNotFound": {"code": 404, "message": "..."}},
-        or {"NeutronError": {"type": "PortNotFound", "message": "..."}}."""
-        said = next((one.get("message") for one in self.body.values() if isinstance(one, Mapping)), None)
+        {"NeutronError": {"type": "PortNotFound", "message": "..."}}, or of Placement {"errors": [{"detail": "..."}]}."""
+        faults = [fault for one in self.body.values() for fault in (one if isinstance(one, list) else [one])]
+        said = next((one.get("message", one.get("detail")) for one in faults if isinstance(one, Mapping)), None)
         words = " ".join(str(said).split())[:500] if said else ""
         return f"{words} (HTTP {self.status})" if words else f"HTTP {self.status}"
 

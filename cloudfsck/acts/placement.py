@@ -50,7 +50,9 @@ class Placement:
             # Of a consumer that it does not know Placement tells that it has nothing.
             told = self.api.found(place, what).body
             if _had(told) != order["was"]:
-                raise Moved(f"{what} has {_had(told) or 'nothing'} by Placement's API, and had {order['was'] or 'nothing'}")
+                raise Moved(
+                    f"{what} has {_had(told) or 'nothing'} by Placement's API, and had {order['was'] or 'nothing'}"
+                )
             self.api.as_expected(what, {"consumer_generation": order["generation"]}, told)
             return told
 
@@ -61,7 +63,11 @@ class Placement:
             "user_id": told.get("user_id", order.get("user_id")),
             "consumer_generation": order["generation"],
         }
-        answer = self.api.write("PUT", place, body, unchanged)
+        try:
+            answer = self.api.write("PUT", place, body, unchanged)
+        except Refused:
+            unchanged()  # if somebody was first, that is why
+            raise
         self.api.wait(f"{answer.status} to the change", lambda: _had(self.api.read(place).body) == order["to"])
         return {
             "project_id": body["project_id"], "user_id": body["user_id"],
