@@ -19,7 +19,8 @@ from cloudfsck.state import Keep, utcnow
 
 VERSION = 1
 
-#: Domains go first: nothing is taken from under a guest.  What is in something goes before that itself; counted is last.
+#: Domains go first: nothing is taken from under a guest.  What is in something goes before that itself, and the
+#: count of it comes after.
 _ORDER = (
     "domain", "device", "session", "attachment", "volume", "block_device", "floating_ip", "port", "ovn_port",
     "ovn_object", "ovn_note", "nsx_object", "recordset", "zone", "name", "directory", "allocation", "quota",

@@ -32,8 +32,8 @@ Per = Literal[
 ]
 
 #: The single part of each table that is read from Nova's API database, from Cinder's, Designate's, Neutron's,
-#: Keystone's, Octavia's, Placement's, OVN's and NSX; what Neutron's plugin for NSX adds to Neutron's database is one of its own, for
-#: only then is it there.
+#: Keystone's, Octavia's, Placement's, OVN's and NSX; what Neutron's plugin for NSX adds to Neutron's database is one of
+#: its own, for only then is it there.
 API = "nova_api"
 CINDER = "cinder"
 DESIGNATE = "designate"
@@ -1363,7 +1363,7 @@ TABLES: tuple[Table, ...] = (
     _table(
         "placement_providers",
         "placement",
-        "Placement's resource providers: compute nodes, what is inside them (NUMA nodes, network cards), shared storage.",
+        "Resource providers: compute nodes, what is inside of them (NUMA nodes, network cards), shared storage.",
         """
         id                 BIGINT     The row's number.
         uuid               VARCHAR    The provider; a compute node has the UUID that Nova gave it.
@@ -1389,7 +1389,7 @@ TABLES: tuple[Table, ...] = (
         "What is allocated to whom.  A row is never changed: with each change all of a consumer's are made anew.",
         """
         id                    BIGINT     The row's number.
-        consumer_id           VARCHAR    Who has it: a server, or a migration, for what its server has where it came from.
+        consumer_id           VARCHAR    A server, or a migration, for what its server has where it came from.
         resource_provider_id  BIGINT     placement_providers.id.
         resource_class_id     BIGINT     placement_resource_classes.id.
         used                  BIGINT     How much, in the unit of the class.

@@ -78,7 +78,6 @@ class _Change:
 
     def _there(self, db: Any, expected: Iterable[Amount]) -> None:
         """Raises Moved unless the consumer has just that, in its generation."""
-        stands(db, self, self.what, None)
         found = db.execute(
             "SELECT p.uuid, p.name, c.name, a.used FROM placement_allocations a"
             " JOIN placement_providers p ON p.id = a.resource_provider_id"
@@ -128,6 +127,7 @@ class Take(_Change):
         )  # fmt: skip
 
     def effect(self, db: Any) -> None:
+        stands(db, self, self.what, None)
         self._there(db, (*self.taken, *self.kept))
         db.execute(
             "DELETE FROM placement_allocations WHERE consumer_id = $consumer AND resource_provider_id IN"
@@ -173,6 +173,7 @@ class Give(_Change):
         return None
 
     def effect(self, db: Any) -> None:
+        stands(db, self, self.what, None)
         self._there(db, self.kept)
         for one in self.taken:
             db.execute(

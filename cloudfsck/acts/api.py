@@ -39,7 +39,7 @@ class Answer:
     @property
     def words(self) -> str:
         """What the service itself says, in one line: its faults are {"itemNotFound": {"code": 404, "message": "..."}},
-        {"NeutronError": {"type": "PortNotFound", "message": "..."}}, or of Placement {"errors": [{"detail": "..."}]}."""
+        {"NeutronError": {"type": "PortNotFound", "message": "..."}}, or Placement's {"errors": [{"detail": "..."}]}."""
         faults = [fault for one in self.body.values() for fault in (one if isinstance(one, list) else [one])]
         said = next((one.get("message", one.get("detail")) for one in faults if isinstance(one, Mapping)), None)
         words = " ".join(str(said).split())[:500] if said else ""
