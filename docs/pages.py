@@ -403,8 +403,8 @@ _NEVER = (
     ("NSX", "It cannot be had: a simulator stands for it, which its real client (vmware-nsxlib) drives as well. VPN,"
      " NSX-V and NSX-MH are not read."),
     ("Name servers", "BIND and PowerDNS are asked and changed for real; no other, and none with DNSSEC."),
-    ("Other services", "Of Keystone its projects are read, of Octavia what NSX has of it, of Placement what is allocated"
-     " and no inventory; of all others but Nova, Cinder, Neutron and Designate nothing."),
+    ("Other services", "Of Keystone its projects are read, of Octavia what NSX has of it, of Placement what is"
+     " allocated and no inventory; of all others but Nova, Cinder, Neutron and Designate nothing."),
     ("virsh in a container", "The command lines for docker and podman, and the paths of Kolla's volumes, are tested on"
      " folders. No container was ever asked."),
     ("An instances path on NFS", "Worlds only: scenarios and innocent look-alikes. No NFS was ever mounted."),
