@@ -878,7 +878,7 @@ SELECT a.consumer_id AS consumer, r.uuid AS tree,
  GROUP BY a.consumer_id, r.uuid;
 
 -- Who has something allocated, and all that it is; `hosts` are those of the compute nodes on which it is, as far as they
--- live: no other can be asked.
+-- live and can be asked for guests.
 CREATE VIEW consumers AS
 SELECT a.consumer, any_value(k.generation) AS generation, any_value(t.name) AS type,
        flatten(list(a.amounts ORDER BY a.tree)) AS amounts, max(a.changed) AS changed,
@@ -886,8 +886,10 @@ SELECT a.consumer, any_value(k.generation) AS generation, any_value(t.name) AS t
   FROM allocated a
   LEFT JOIN placement_consumers k ON k.uuid = a.consumer
   LEFT JOIN placement_consumer_types t ON t.id = k.consumer_type_id
-  LEFT JOIN (SELECT uuid, list(DISTINCT host) AS hosts FROM live_compute_nodes WHERE host IS NOT NULL GROUP BY uuid) n
-         ON n.uuid = a.tree
+  LEFT JOIN (SELECT n.uuid, list(DISTINCT n.host) AS hosts
+               FROM live_compute_nodes n
+               JOIN roster r ON r.host = n.host AND r.libvirt
+              GROUP BY n.uuid) n ON n.uuid = a.tree
  GROUP BY a.consumer;
 
 -- The guests, as libvirt or the process list knows them, by their servers.

@@ -22,7 +22,7 @@ def deleted_while_host_is_down(cloud: Cloud, api: Api, host: str, name: str, *jo
     tells the host.  `jobs` (archive, purge) run before it comes back, as they do every night.
     """
     server = _booted(api, name, host)
-    _nova_compute_dies(cloud, api, host)
+    nova_compute_dies(cloud, api, host)
     api.delete(server)
     for job in jobs:
         job(cloud)
@@ -78,7 +78,7 @@ def evacuated_from_a_host_that_lives(cloud: Cloud, api: Api, source: str, target
     is back.
     """
     server = _booted(api, name, source)
-    _nova_compute_dies(cloud, api, source)
+    nova_compute_dies(cloud, api, source)
     api.act(server, "evacuate", {"host": target})
     api.arrives(server, target)
     api.becomes(server, "ACTIVE", "SHUTOFF", seconds=180)
@@ -163,7 +163,7 @@ def _booted(api: Api, name: str, host: str) -> str:
     return server
 
 
-def _nova_compute_dies(cloud: Cloud, api: Api, host: str) -> None:
+def nova_compute_dies(cloud: Cloud, api: Api, host: str) -> None:
     cloud.computes[host].stop("nova-compute", signal.SIGKILL)
     api.force_down(host, True)
     api.compute_becomes(host, "down")

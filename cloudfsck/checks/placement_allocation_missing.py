@@ -36,8 +36,7 @@ CHECK = Check(
                [] AS hosts, [l.cell] AS cells, NULL AS since, 'cell:' || l.cell AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM live_servers l
-          JOIN roster r ON r.host = l.host AND r.libvirt
-          JOIN live_compute_nodes n ON n.cell = l.cell AND n.host = l.host AND n.node = l.node
+          JOIN live_compute_nodes n ON n.cell = l.cell AND n.host = l.host AND n.node = l.node AND n.type IS DISTINCT FROM 'ironic'
           JOIN placement_providers p ON p.uuid = n.uuid
          WHERE l.vm_state IN ('active', 'paused', 'stopped', 'suspended', 'rescued', 'soft-delete', 'shelved')
            AND NOT EXISTS (SELECT 1 FROM allocated a WHERE a.consumer = l.server AND a.tree = n.uuid)
@@ -50,10 +49,8 @@ CHECK = Check(
         Scenario(
             "nothing at all, of another node, of shared storage alone; in every state", """
             hosts cell1      c1
-            roster           host  cell   live  libvirt
-                             c1    cell1  true  true
-            nova_compute_nodes  cell   uuid  host  hypervisor_hostname  deleted
-                                cell1  r-1   c1    n-1                  0
+            nova_compute_nodes  cell   uuid  host  hypervisor_hostname  hypervisor_type  deleted
+                                cell1  r-1   c1    n-1                  QEMU             0
             nova_instances   cell   uuid  host  node  deleted  vm_state
                              cell1  s-1   c1    n-1   0        active
                              cell1  s-2   c1    n-1   0        paused
@@ -97,16 +94,12 @@ CHECK = Check(
             """,
             finds=("s-1", "s-2", "s-3", "s-4", "s-5", "s-6", "s-7")),
         Scenario(
-            "it has it; is built, shelved away, under way, moved just now; its node has no provider, or is no hypervisor", """
+            "it has it; is built, shelved away, under way, moved just now; its node has no provider, or is a machine of Ironic's", """
             hosts cell1      c1 c2 c3
-            roster           host  cell   live  libvirt
-                             c1    cell1  true  true
-                             c2    cell1  true  true
-                             c3    cell1  true  false
-            nova_compute_nodes  cell   uuid  host  hypervisor_hostname  deleted
-                                cell1  r-11  c1    n-11                 0
-                                cell1  r-12  c2    n-12                 0
-                                cell1  r-13  c3    n-13                 0
+            nova_compute_nodes  cell   uuid  host  hypervisor_hostname  hypervisor_type  deleted
+                                cell1  r-11  c1    n-11                 QEMU             0
+                                cell1  r-12  c2    n-12                 QEMU             0
+                                cell1  r-13  c3    n-13                 ironic           0
             nova_instances   cell   uuid  host  node  deleted  vm_state           task_state  deleted_at
                              cell1  s-1   c1    n-11  0        active             -           -
                              cell1  s-2   -     -     0        building           scheduling  -

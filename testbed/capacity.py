@@ -1,0 +1,107 @@
+"""Faults of what is counted: Placement's allocations and providers, and Cinder's usage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from testbed.api import Api, until
+from testbed.cloud import Cloud
+from testbed.interrupted import booted, die
+from testbed.leftovers import archive, nova_compute_dies
+
+
+def allocated(api: Api, consumer: str) -> dict[str, dict[str, int]]:
+    """What Placement's API tells that a consumer has, by provider."""
+    told = api.call("placement", "GET", f"/allocations/{consumer}")["allocations"]
+    return {provider: each["resources"] for provider, each in told.items()}
+
+
+def provider(cloud: Cloud, host: str) -> str:
+    """The resource provider of a host: its compute node's UUID."""
+    cell = "nova_cell2" if host.startswith("fake") else "nova_cell1"
+    ((uuid,),) = cloud.sql(cell, f"SELECT uuid FROM compute_nodes WHERE host = '{host}' AND NOT deleted")
+    return uuid
+
+
+def deleted_without_placement(cloud: Cloud, api: Api, host: str, name: str, **more: Any) -> str:
+    """A server is deleted while placement-api is dead, and its row is archived before nova-compute finds what is left
+    (nova/compute/resource_tracker.py: _remove_deleted_instances_allocations, once a minute)."""
+    server = booted(api, name, host, **more)
+    die(cloud.controller, "placement-api")
+    api.delete(server)
+    archive(cloud)
+    cloud.start("placement-api")
+    return server
+
+
+def confirmed_without_placement(cloud: Cloud, api: Api, source: str, name: str) -> tuple[str, str]:
+    """A migration is confirmed while placement-api is dead; the server, and the migration.  Two hours pass: they are
+    taken off what Nova says of it.
+
+    nova/compute/manager.py: _delete_allocation_after_move is the last that the source does.
+    """
+    server = booted(api, name, source)
+    api.act(server, "migrate")
+    api.becomes(server, "VERIFY_RESIZE", seconds=240)
+    die(cloud.controller, "placement-api")
+    api.act(server, "confirmResize")
+    move = f"FROM migrations WHERE instance_uuid = '{server}'"
+    until("it is confirmed", lambda: cloud.sql("nova_cell1", f"SELECT status {move}") == [["confirmed"]], 120)
+    api.becomes(server, "ACTIVE", seconds=120)
+    cloud.start("placement-api")
+    ((migration,),) = cloud.sql("nova_cell1", f"SELECT uuid {move}")
+    two_hours_pass(cloud, server)
+    return server, migration
+
+
+def two_hours_pass(cloud: Cloud, server: str) -> None:
+    """Since the server's last move: within the first hour Nova may still be clearing up."""
+    cloud.sql(
+        "nova_cell1",
+        f"UPDATE migrations SET updated_at = updated_at - INTERVAL 2 HOUR WHERE instance_uuid = '{server}'",
+    )
+
+
+def evacuated_for_good(cloud: Cloud, api: Api, source: str, target: str, name: str) -> str:
+    """A host dies, its server is evacuated, and the host is deleted from Nova, for it will not come back.
+
+    Nova then cannot delete the provider, for the server still has something of it (LP 1829479).
+    """
+    server = booted(api, name, source)
+    nova_compute_dies(cloud, api, source)
+    api.act(server, "evacuate", {"host": target})
+    api.arrives(server, target)
+    api.becomes(server, "ACTIVE", "SHUTOFF", seconds=180)
+    api.forget_compute(source)
+    two_hours_pass(cloud, server)
+    return server
+
+
+def known_again(cloud: Cloud, api: Api, host: str) -> None:
+    """Take the deletion of a host back: it comes anew."""
+    cloud.nova_compute(host)
+    until(f"nova-compute of {host} reports", lambda: api.knows_compute(host), 120)
+    manage = "/opt/openstack/bin/nova-manage --config-file /etc/nova/nova.conf"
+    cloud.controller.run("bash", "-c", f"{manage} cell_v2 discover_hosts --by-service")
+    api.compute_becomes(host, "up")
+
+
+@contextmanager
+def cell_down(cloud: Cloud, cell: str) -> Iterator[None]:
+    """Nobody reaches the cell's database."""
+    there = f"nova_{cell}"
+    change = "UPDATE cell_mappings SET database_connection = replace(database_connection, '{}', '{}') WHERE name = '{}'"
+    cloud.sql("nova_api", change.format(f"/{there}", "/away", cell))
+    try:
+        yield
+    finally:
+        cloud.sql("nova_api", change.format("/away", f"/{there}", cell))
+
+
+def audit(cloud: Cloud, *words: str) -> str:
+    """What Nova's own audit says, and does if it is told to (nova-manage placement audit)."""
+    manage = "/opt/openstack/bin/nova-manage --config-file /etc/nova/nova.conf placement audit --verbose"
+    # It ends with 3 when it has found some, and with 4 when it has deleted them.
+    return cloud.controller.run("bash", "-c", f"{manage} {' '.join(words)} || [ $? = 3 ] || [ $? = 4 ]")

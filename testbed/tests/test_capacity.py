@@ -1,0 +1,147 @@
+"""What is counted wrongly: allocations of nobody, and of the wrong node; what Cinder counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from testbed import capacity, leftovers, oracles
+from testbed.api import Api, until
+from testbed.cloud import Cloud
+from testbed.node import Failed
+from testbed.operator import Operator
+from testbed.person import types
+from testbed.story import Story
+
+OF_DELETED = "placement-allocation-of-deleted-server"
+OF_MIGRATION = "placement-allocation-of-ended-migration"
+ON_WRONG_NODE = "placement-allocation-on-wrong-node"
+MISSING = "placement-allocation-missing"
+OF_DELETED_NODE = "placement-provider-of-deleted-node"
+
+
+@pytest.fixture
+def administrator(cloud: Cloud, tmp_path: Path, clouds: Path) -> Operator:
+    """One whose configuration names an administrator of Placement."""
+    return Operator(cloud, tmp_path, **{"write.placement": {"cloud": "admin", "clouds_file": str(clouds)}})
+
+
+def clean(operator: Operator) -> None:
+    ran = operator("check")
+    assert (ran.status, ran.data["findings"]) == (0, []), ran.out
+
+
+def big(api: Api, cloud: Cloud, host: str) -> str:
+    """A flavor for which a host has room once, and not twice."""
+    inventories = f"/resource_providers/{capacity.provider(cloud, host)}/inventories"
+    memory = api.call("placement", "GET", inventories)["inventories"]["MEMORY_MB"]
+    ram = int(min((memory["total"] - memory["reserved"]) * memory["allocation_ratio"] * 0.6, memory["max_unit"]))
+    name = f"big-{ram}"
+    found = api.sdk.compute.find_flavor(name) or api.sdk.compute.create_flavor(name=name, ram=ram, vcpus=1, disk=1)
+    return str(found.id)
+
+
+def test_what_a_deleted_server_has_keeps_another_from_its_place(
+    cloud: Cloud, api: Api, administrator: Operator, story: Story
+) -> None:
+    flavor = big(api, cloud, "compute1")
+    server = capacity.deleted_without_placement(cloud, api, "compute1", "capacity-1", flavorRef=flavor)
+    story.made()
+    assert administrator.proven() == {OF_DELETED: {server}}
+    story.fired(OF_DELETED)
+    before = capacity.allocated(api, server)
+    assert set(before) == {capacity.provider(cloud, "compute1")}
+    with pytest.raises(Failed, match="No valid host"):
+        api.boot("capacity-2", "compute1", flavorRef=flavor)
+    (refused,) = (one.id for one in api.sdk.compute.servers(name="capacity-2"))
+    api.delete(refused)
+    administrator("repair", "--yes").came_to(1, {server: "done"})
+    assert capacity.allocated(api, server) == {}
+    clean(administrator)
+    story.repaired("freed through Placement's API, with the consumer's generation")
+    administrator.undone()
+    assert capacity.allocated(api, server) == before
+    assert administrator.proven() == {OF_DELETED: {server}}
+    story.undone("the same is allocated as before")
+    administrator("repair", "--yes").came_to(1, {server: "done"})
+    api.delete(api.boot("capacity-2", "compute1", flavorRef=flavor))
+    clean(administrator)
+    assert oracles.disagreements(cloud) == []
+    story.agreed("another server finds its place; Placement's audit finds nothing")
+
+
+def test_what_a_confirmed_migration_still_has(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+    server, migration = capacity.confirmed_without_placement(cloud, api, "compute1", "capacity-3")
+    story.made()
+    own = capacity.allocated(api, server)
+    assert administrator.proven() == {OF_MIGRATION: {migration}}
+    story.fired(OF_MIGRATION)
+    before = capacity.allocated(api, migration)
+    administrator("repair", "--yes").came_to(1, {migration: "done"})
+    assert (capacity.allocated(api, migration), capacity.allocated(api, server)) == ({}, own)
+    clean(administrator)
+    administrator.undone()
+    assert capacity.allocated(api, migration) == before
+    story.undone("the same is allocated as before")
+    administrator("repair", "--yes").came_to(1, {migration: "done"})
+    clean(administrator)
+    story.repaired("freed through Placement's API; the server has what it had")
+    assert oracles.disagreements(cloud) == []
+    api.delete(server)
+    story.agreed("Placement's audit")
+
+
+@pytest.mark.long
+def test_what_an_evacuated_server_has_of_a_host_that_never_comes_back(
+    cloud: Cloud, api: Api, administrator: Operator, story: Story
+) -> None:
+    old, new = (capacity.provider(cloud, host) for host in ("compute1", "compute2"))
+    server = capacity.evacuated_for_good(cloud, api, "compute1", "compute2", "capacity-4")
+    try:
+        story.made()
+        assert set(capacity.allocated(api, server)) == {old, new}
+        assert administrator.proven() == {ON_WRONG_NODE: {server}, OF_DELETED_NODE: {old}}
+        for check in (ON_WRONG_NODE, OF_DELETED_NODE):
+            story.fired(check)
+        administrator("repair", "--yes").came_to(5, {server: "done"})
+        assert set(capacity.allocated(api, server)) == {new}
+        administrator.undone()
+        assert set(capacity.allocated(api, server)) == {old, new}
+        story.undone("it has of both what it had")
+        administrator("repair", "--yes").came_to(5, {server: "done"})
+        (finding,) = administrator("check").data["findings"]
+        types(cloud, finding["commands"], "provider delete")
+        clean(administrator)
+        story.repaired("freed through Placement's API; the provider deleted by what the finding says")
+        assert oracles.disagreements(cloud) == []
+        story.agreed("Placement's audit")
+    finally:
+        capacity.known_again(cloud, api, "compute1")
+        api.delete(server)
+
+
+def test_a_cell_that_does_not_answer(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
+    """Nova's audit takes what its servers have for orphans, and deletes it if it is told to.  We name none of them."""
+    server = api.boot("capacity-5", "fake1")
+    with capacity.cell_down(cloud, "cell2"):
+        assert server in capacity.audit(cloud)
+        ran = administrator("check")
+        assert (ran.status, ran.data["findings"]) == (8, []), ran.out
+        assert administrator("repair", "--yes").outcomes == {}
+        assert capacity.allocated(api, server)
+        capacity.audit(cloud, "--delete", "--resource_provider", capacity.provider(cloud, "fake1"))
+    assert capacity.allocated(api, server) == {}, "a server that runs has nothing"
+    story.made()
+    until("all cells answer", lambda: administrator("check").status != 8, 60)
+    (finding,) = administrator("check").data["findings"]
+    assert (finding["check"], finding["key"], finding["state"]) == (MISSING, server, "proven")
+    story.fired(MISSING)
+    types(cloud, finding["commands"], "allocations --instance")
+    assert capacity.allocated(api, server)
+    clean(administrator)
+    story.repaired("given anew by what the finding says")
+    assert oracles.disagreements(cloud) == []
+    api.delete(server)
+    leftovers.archive(cloud)
+    story.agreed("Placement's audit, with all cells there")
