@@ -232,9 +232,14 @@ def _facts(row: Row) -> str:
     if str(row["server"]) not in str(row["key"]):
         said.discard("server")
     shown = ((name, _plain(value)) for name, value in row.items() if name not in said and value not in (None, []))
-    return ", ".join(
-        f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}" for name, value in shown
-    )
+    return ", ".join(f"{name} {_told(value)}" for name, value in shown)
+
+
+def _told(value: Any) -> str:
+    """A value in words: of a list each, and of a thing in it what it has."""
+    if isinstance(value, list):
+        return ", ".join(map(_told, value))
+    return " ".join(map(_told, value.values())) if isinstance(value, dict) else str(value)
 
 
 def gaps_text(gaps: Iterable[Gap]) -> list[Text]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from testbed import places
 from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.interrupted import booted, die
@@ -26,13 +27,25 @@ def provider(cloud: Cloud, host: str) -> str:
 
 
 def deleted_without_placement(cloud: Cloud, api: Api, host: str, name: str, **more: Any) -> str:
-    """A server is deleted while placement-api is dead, and its row is archived before nova-compute finds what is left
-    (nova/compute/resource_tracker.py: _remove_deleted_instances_allocations, once a minute)."""
+    """A server of a host that is none is deleted while placement-api and the host's nova-compute are dead, and its row is
+    archived before that comes back and looks (nova/compute/resource_tracker.py: _remove_deleted_instances_allocations).
+
+    nova-api deletes it alone, and goes on where it does not reach Placement (nova/scheduler/client/report.py:
+    safe_connect); nova-compute itself would not.
+    """
     server = booted(api, name, host, **more)
+    die(cloud.controller, f"nova-{host}")
+    api.force_down(host, True)
+    api.compute_becomes(host, "down")
     die(cloud.controller, "placement-api")
     api.delete(server)
     archive(cloud)
     cloud.start("placement-api")
+    heard = api.last_heard(host)
+    cloud.start(f"nova-{host}")
+    until(f"nova-compute of {host} reports", lambda: api.last_heard(host) > heard, 120)
+    api.force_down(host, False)
+    api.compute_becomes(host, "up")
     return server
 
 
@@ -80,11 +93,12 @@ def evacuated_for_good(cloud: Cloud, api: Api, source: str, target: str, name: s
 
 
 def known_again(cloud: Cloud, api: Api, host: str) -> None:
-    """Take the deletion of a host back: it comes anew."""
+    """Take the deletion of a host back: it comes anew, to its cell and its availability zone."""
     cloud.nova_compute(host)
     until(f"nova-compute of {host} reports", lambda: api.knows_compute(host), 120)
-    manage = "/opt/openstack/bin/nova-manage --config-file /etc/nova/nova.conf"
-    cloud.controller.run("bash", "-c", f"{manage} cell_v2 discover_hosts --by-service")
+    mapped = f"SELECT 1 FROM host_mappings WHERE host = '{host}'"
+    until(f"{host} is known to its cell", lambda: bool(cloud.sql("nova_api", mapped)), 120)
+    cloud.openstack(f"python {places.HERE / 'seed.py'} zones kvm={host}")
     api.compute_becomes(host, "up")
 
 

@@ -33,6 +33,7 @@ FOUND = {
     "nova-del-directory-left",
     "nova-directory-of-deleted-server",
     "ovn-port-left",
+    "placement-allocation-of-deleted-server",
 }
 
 
@@ -71,14 +72,15 @@ def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> N
     path = user.configuration.parent / "plan.json"
     user.run("plan", "-o", str(path), status=4)
     made = json.loads(path.read_text())
-    assert (len(made["acts"]), made["leaves"]) == (17, 0)
-    # Whoever needs a volume connects it anew, Neutron counts each change of a port, OVN gives its row another UUID, and
-    # Designate's API makes no name that is the sink's; all else comes back as it was.
+    assert (len(made["acts"]), made["leaves"]) == (18, 0)
+    # Whoever needs a volume connects it anew, Neutron counts each change of a port, OVN gives its row another UUID,
+    # Designate's API makes no name that is the sink's, and Placement counts anew; all else comes back as it was.
     assert {act["check"] for act in made["acts"] if act["undo"] != "exact"} == {
         "cinder-device-left",
         "cinder-session-left",
         "designate-record-of-deleted-server",
         "ovn-port-left",
+        "placement-allocation-of-deleted-server",
         *OF_NEUTRON,
     }
     path.write_text(json.dumps({**made, "acts": made["acts"][:1]}))
@@ -86,7 +88,7 @@ def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> N
     user.run("repair", "--dry-run", status=4)
 
     done = user.json("repair", "--yes", status=1)
-    assert [act["outcome"] for act in done["acts"]] == ["done"] * 16
+    assert [act["outcome"] for act in done["acts"]] == ["done"] * 17
     clean = user.json("check")
     assert clean["findings"] == []
     assert sorted(held["rung"] for held in clean["held"]) == [*["paused"] * 3, *["quarantined"] * 2, "stopped"]
@@ -95,7 +97,7 @@ def test_a_damaged_cloud_from_the_first_check_to_the_last_purge(user: User) -> N
 
     # undo: one act, and the finding is back; then the rest
     runs = user.json("undo")
-    assert [entry["outcome"] for entry in runs] == ["done"] * 17
+    assert [entry["outcome"] for entry in runs] == ["done"] * 18
     user.run("undo", f"{runs[0]['run']}/1", "--yes", status=1)
     assert len(user.json("check", status=4)["findings"]) == 1
     assert "Nothing to take back" in user.run("undo", runs[0]["run"], "--yes")
@@ -132,7 +134,7 @@ def test_a_demo_is_repaired_and_taken_back_by_whichever_neutron_answers(tmp_path
     command = [sys.executable, "-m", "cloudfsck", "demo", str(place)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "17 of 17 acts done" in done.stdout
+    assert "18 of 18 acts done" in done.stdout
     assert "demo: clean; 6 held" in done.stdout
     user = User(place / "cloudfsck.toml")
     unbound = next(entry for entry in user.json("undo") if entry["check"] == "neutron-port-of-unknown-server")

@@ -1,8 +1,8 @@
 """A small damaged cloud in a folder, for those who have none at hand: no server, no root, no network.
 
 The services' databases are SQLite files, each hypervisor is a folder with domains, disks, processes, iSCSI sessions and
-devices, and stand-ins answer for virsh, iscsiadm, multipath, the APIs of Neutron and Designate, and OVN.  `cloud.py`,
-`network.py`, `names.py` and `northbound.py` tell what is wrong in it, and what only looks so.
+devices, and stand-ins answer for virsh, iscsiadm, multipath, the APIs of Neutron, Designate and Placement, and OVN.
+`cloud.py`, `network.py`, `names.py` and `northbound.py` tell what is wrong in it, and what only looks so.
 """
 
 from __future__ import annotations
@@ -140,6 +140,15 @@ database = {_quoted(f"sqlite:///{files['designate']}")}
 
 # Names are repaired through Designate's API, as an administrator too.  The demo's own listens where its Neutron does.
 [write.designate]
+cloud = "demo"
+clouds_file = {_quoted(str(clouds))}
+
+[placement]
+# Without it nothing is said of what is allocated to whom.
+database = {_quoted(f"sqlite:///{files['placement']}")}
+
+# Allocations are repaired through Placement's API.  The demo's own listens where its Neutron does.
+[write.placement]
 cloud = "demo"
 clouds_file = {_quoted(str(clouds))}
 

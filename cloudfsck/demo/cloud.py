@@ -134,6 +134,8 @@ class Server:
     freed: bool = False
     left: tuple[Left, ...] = ()
     link: Link = Link()
+    #: Whether Placement has kept what it had, though Nova has deleted it.
+    allocated: bool = False
     #: Whether Designate has a name for it, where that is not as usual.
     named: bool | None = None
     config_drive: bool = False
@@ -351,6 +353,9 @@ def _damage() -> list[Server]:
         Server("batch-3", "cell1", "compute3", project="media", vm_state="deleted", power=0, deleted=9.0, row="deleted",
                cleaned=1, launched_on="compute3", link=Link(ovn="kept"),
                about="deleted with its port while OVN did not answer, and Neutron's note of the port is lost"),
+        Server("batch-4", "cell1", "compute3", project="media", vm_state="deleted", power=0, deleted=9.5, row="shadow",
+               cleaned=1, launched_on="compute3", allocated=True,
+               about="deleted and archived while Placement did not answer: its place on the host is never free again"),
     ]  # fmt: skip
 
 

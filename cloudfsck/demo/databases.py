@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cloudfsck import tables
-from cloudfsck.demo import cloud, names, network
+from cloudfsck.demo import cloud, names, network, placement
 from cloudfsck.demo.cloud import Server
 
 #: What must never leave the databases; the tests look for them in everything that cloudfsck writes.
@@ -39,6 +39,7 @@ def write(folder: Path, servers: list[Server], net: network.Network, now: dt.dat
         "neutron": _neutron(net, now),
         "designate": _designate(servers, now),
         "keystone": _keystone(),
+        "placement": _placement(servers, now),
     }
     for per, rows in others.items():
         files[per] = folder / f"{per}.sqlite"
@@ -409,6 +410,26 @@ def _designate(servers: list[Server], now: dt.datetime) -> Rows:
              "managed_resource_id": bare(one.server) or None, "created_at": _ago(now, one.days), **at_rest}
             for one in told
         ],
+    }  # fmt: skip
+
+
+def _placement(servers: list[Server], now: dt.datetime) -> Rows:
+    providers = {uuid: number for number, uuid in enumerate(placement.PROVIDERS, start=1)}
+    classes = {name: number for number, name in enumerate(placement.CLASSES)}
+    told = list(placement.allocations(servers))
+    return {
+        "resource_providers": [
+            {"id": number, "uuid": uuid, "name": placement.PROVIDERS[uuid], "root_provider_id": number,
+             "created_at": _ago(now, 200.0)}
+            for uuid, number in providers.items()
+        ],
+        "resource_classes": [{"id": number, "name": name} for name, number in classes.items()],
+        "consumers": _numbered([{"uuid": one, "generation": 1} for one in dict.fromkeys(one.consumer for one in told)]),
+        "allocations": _numbered([
+            {"consumer_id": one.consumer, "resource_provider_id": providers[one.provider],
+             "resource_class_id": classes[one.resource], "used": one.used, "created_at": _ago(now, one.days)}
+            for one in told
+        ]),
     }  # fmt: skip
 
 

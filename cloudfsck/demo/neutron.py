@@ -1,7 +1,7 @@
 """Stand in for Keystone, and for Neutron's API over the demo's own database: ports, their bindings and floating IPs.
 
-What it changes goes on to the demo's OVN, which listens beside it (`ovn.py`); Designate answers where it does
-(`designate.py`).
+What it changes goes on to the demo's OVN, which listens beside it (`ovn.py`); Designate and Placement answer where it
+does (`designate.py`, `placement.py`).
 
 It listens on the loopback while a command works on the demo, and as long as one likes when it is started itself:
 `python -m cloudfsck.demo.neutron DIRECTORY`.  Each time clouds.yaml says where; in between nobody is there.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from cloudfsck.demo import designate, northbound, ovn, service
+from cloudfsck.demo import designate, northbound, ovn, placement, service
 from cloudfsck.demo.service import Answer, Wrong
 
 #: The administrator's, in clouds.yaml.
@@ -254,6 +254,9 @@ class _Handler(BaseHTTPRequestHandler):
                 managed = self.headers.get("X-Designate-Edit-Managed-Records") == "true"
                 path = parts.path.removeprefix("/dns/v2")
                 self._say(*self.server.designate.answer(self.command, path, given, managed))
+            elif parts.path.startswith("/placement/"):
+                path = parts.path.removeprefix("/placement")
+                self._say(*self.server.placement.answer(self.command, path, given))
             else:
                 path = parts.path.removeprefix("/network/v2.0")
                 self._say(*self.server.neutron.answer(self.command, path, given, self.headers.get("If-Match")))
@@ -279,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
             "user": {"id": "admin", "name": "admin"},
             "catalog": [
                 {"type": kind, "name": name, "endpoints": [{**endpoint, "url": f"{self.server.url}/{kind}"}]}
-                for kind, name in (("network", "neutron"), ("dns", "designate"))
+                for kind, name in (("network", "neutron"), ("dns", "designate"), ("placement", "placement"))
             ],
         }}  # fmt: skip
 
@@ -303,6 +306,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.neutron = Neutron(place / "databases" / "neutron.sqlite", ovn.of(place))
         self.designate = designate.Designate(place / "databases" / "designate.sqlite")
+        self.placement = placement.Placement(place / "databases" / "placement.sqlite")
         self.token = secrets.token_urlsafe(24)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -334,8 +338,8 @@ def clouds(place: Path, url: str = _NOBODY) -> Path:
     path = place / "clouds.yaml"
     path.touch(mode=0o600)
     path.write_text(f"""\
-# The administrator of the demo.  Its Neutron and its Designate listen only while a command of cloudfsck runs, or for
-# longer by
+# The administrator of the demo.  Its Neutron, Designate and Placement listen only while a command of cloudfsck runs, or
+# for longer by
 # python -m cloudfsck.demo.neutron {place}
 # and then this file says where.
 clouds:
@@ -361,6 +365,7 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(place) as url:
         print(f"the demo's Neutron answers at {url}/network, its Designate at {url}/dns,", flush=True)
+        print(f"its Placement at {url}/placement,", flush=True)
         print(f"and its OVN at {ovn.socket(place)}; interrupt it to end them", flush=True)
         try:
             threading.Event().wait()

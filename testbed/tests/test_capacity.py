@@ -45,15 +45,15 @@ def big(api: Api, cloud: Cloud, host: str) -> str:
 def test_what_a_deleted_server_has_keeps_another_from_its_place(
     cloud: Cloud, api: Api, administrator: Operator, story: Story
 ) -> None:
-    flavor = big(api, cloud, "compute1")
-    server = capacity.deleted_without_placement(cloud, api, "compute1", "capacity-1", flavorRef=flavor)
+    flavor = big(api, cloud, "fake1")
+    server = capacity.deleted_without_placement(cloud, api, "fake1", "capacity-1", flavorRef=flavor)
     story.made()
     assert administrator.proven() == {OF_DELETED: {server}}
     story.fired(OF_DELETED)
     before = capacity.allocated(api, server)
-    assert set(before) == {capacity.provider(cloud, "compute1")}
+    assert set(before) == {capacity.provider(cloud, "fake1")}
     with pytest.raises(Failed, match="No valid host"):
-        api.boot("capacity-2", "compute1", flavorRef=flavor)
+        api.boot("capacity-2", "fake1", flavorRef=flavor)
     (refused,) = (one.id for one in api.sdk.compute.servers(name="capacity-2"))
     api.delete(refused)
     administrator("repair", "--yes").came_to(1, {server: "done"})
@@ -65,7 +65,7 @@ def test_what_a_deleted_server_has_keeps_another_from_its_place(
     assert administrator.proven() == {OF_DELETED: {server}}
     story.undone("the same is allocated as before")
     administrator("repair", "--yes").came_to(1, {server: "done"})
-    api.delete(api.boot("capacity-2", "compute1", flavorRef=flavor))
+    api.delete(api.boot("capacity-2", "fake1", flavorRef=flavor))
     clean(administrator)
     assert oracles.disagreements(cloud) == []
     story.agreed("another server finds its place; Placement's audit finds nothing")
