@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from testbed import places
 from testbed.api import Api, until
 from testbed.cloud import Cloud
-from testbed.interrupted import booted, die
+from testbed.interrupted import booted, die, row_locked
 from testbed.leftovers import archive, nova_compute_dies
 
 
@@ -21,14 +21,15 @@ def allocated(api: Api, consumer: str) -> dict[str, dict[str, int]]:
 
 def provider(cloud: Cloud, host: str) -> str:
     """The resource provider of a host: its compute node's UUID."""
-    cell = "nova_cell2" if host.startswith("fake") else "nova_cell1"
-    ((uuid,),) = cloud.sql(cell, f"SELECT uuid FROM compute_nodes WHERE host = '{host}' AND NOT deleted")
+    cell = places.FAKES.get(host, "cell1")
+    ((uuid,),) = cloud.sql(f"nova_{cell}", f"SELECT uuid FROM compute_nodes WHERE host = '{host}' AND NOT deleted")
     return uuid
 
 
 def deleted_without_placement(cloud: Cloud, api: Api, host: str, name: str, **more: Any) -> str:
-    """A server of a host that is none is deleted while placement-api and the host's nova-compute are dead, and its row is
-    archived before that comes back and looks (nova/compute/resource_tracker.py: _remove_deleted_instances_allocations).
+    """A server of a host that is none is deleted while placement-api and the host's nova-compute are dead, and its row
+    is archived before that comes back and looks (nova/compute/resource_tracker.py:
+    _remove_deleted_instances_allocations).
 
     nova-api deletes it alone, and goes on where it does not reach Placement (nova/scheduler/client/report.py:
     safe_connect); nova-compute itself would not.
@@ -50,8 +51,8 @@ def deleted_without_placement(cloud: Cloud, api: Api, host: str, name: str, **mo
 
 
 def confirmed_without_placement(cloud: Cloud, api: Api, source: str, name: str) -> tuple[str, str]:
-    """A migration is confirmed while placement-api is dead; the server, and the migration.  Two hours pass: they are
-    taken off what Nova says of it.
+    """A migration is confirmed while placement-api is dead, and somebody resets the server's state, which is ERROR then;
+    the server, and the migration.  Two hours pass: they are taken off what Nova says of it.
 
     nova/compute/manager.py: _delete_allocation_after_move is the last that the source does.
     """
@@ -62,8 +63,9 @@ def confirmed_without_placement(cloud: Cloud, api: Api, source: str, name: str) 
     api.act(server, "confirmResize")
     move = f"FROM migrations WHERE instance_uuid = '{server}'"
     until("it is confirmed", lambda: cloud.sql("nova_cell1", f"SELECT status {move}") == [["confirmed"]], 120)
-    api.becomes(server, "ACTIVE", seconds=120)
+    api.becomes(server, "ERROR", seconds=120)
     cloud.start("placement-api")
+    api.act(server, "os-resetState", {"state": "active"})
     ((migration,),) = cloud.sql("nova_cell1", f"SELECT uuid {move}")
     two_hours_pass(cloud, server)
     return server, migration
@@ -112,6 +114,32 @@ def cell_down(cloud: Cloud, cell: str) -> Iterator[None]:
         yield
     finally:
         cloud.sql("nova_api", change.format("/away", f"/{there}", cell))
+
+
+def deletion_not_counted(cloud: Cloud, api: Api, name: str) -> str:
+    """cinder-volume dies when it has deleted a volume's row, and before it counts that; the volume's project.
+
+    What it has reserved for that is in nobody's way, and Cinder gives it up in a day: the day is taken off.
+    """
+    volume = api.volume(name, metadata={"row": "to hold it up"})
+    ((project,),) = cloud.sql("cinder", f"SELECT project_id FROM volumes WHERE id = '{volume}'")
+    waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    counted = f"project_id = '{project}' AND resource = 'volumes' AND NOT deleted"
+    with ExitStack() as later:
+        with row_locked(cloud, "cinder", "volume_metadata", f"volume_id = '{volume}'"):
+            api.call("block_storage", "DELETE", f"/volumes/{volume}")
+            until("cinder-volume deletes the row", lambda: bool(cloud.sql("", waits)), 120)
+            later.enter_context(row_locked(cloud, "cinder", "quota_usages", counted))
+        row = f"SELECT 1 FROM volumes WHERE id = '{volume}' AND deleted"
+        until("the row is deleted", lambda: bool(cloud.sql("cinder", row)), 60)
+        until("cinder-volume counts", lambda: bool(cloud.sql("", waits)), 60)
+        die(cloud.controller, "cinder-volume")
+    cloud.start("cinder-volume")
+    mine = f"project_id = '{project}' AND NOT deleted"
+    cloud.sql("cinder", f"UPDATE reservations SET expire = expire - INTERVAL 1 DAY WHERE {mine}")
+    reserved = f"SELECT 1 FROM reservations WHERE {mine}"
+    until("Cinder has given up what was reserved", lambda: not cloud.sql("cinder", reserved), 120)
+    return project
 
 
 def audit(cloud: Cloud, *words: str) -> str:

@@ -142,13 +142,15 @@ def test_a_demo_is_repaired_and_taken_back_by_whichever_neutron_answers(tmp_path
     command = [sys.executable, "-m", "cloudfsck.demo.neutron", str(place)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
-        said = program.stdout.readline()
-        assert said.startswith("the demo's Neutron answers at http://127.0.0.1:")
-        assert said.endswith("/dns,\n")
-        assert program.stdout.readline().startswith(f"and its OVN at {place}/ovn/nb.sock; ")
-        user.run("undo", act, "--yes", status=1)
-        assert (place / "ovn/nb.sock").exists()
-        program.terminate()
+        try:
+            said = program.stdout.readline()
+            assert said.startswith("the demo's Neutron answers at http://127.0.0.1:")
+            assert said.endswith("/placement,\n")
+            assert program.stdout.readline().startswith(f"and its OVN at {place}/ovn/nb.sock; ")
+            user.run("undo", act, "--yes", status=1)
+            assert (place / "ovn/nb.sock").exists()
+        finally:
+            program.terminate()
         assert program.wait(60) == 0
     kept = next(entry for entry in user.json("undo") if entry["check"] == "ovn-port-left")
     user.run("undo", f"{kept['run']}/{kept['n']}", "--yes", status=1)

@@ -364,8 +364,8 @@ def main(argv: list[str]) -> int:
         return 1
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(place) as url:
-        print(f"the demo's Neutron answers at {url}/network, its Designate at {url}/dns,", flush=True)
-        print(f"its Placement at {url}/placement,", flush=True)
+        places = f"its Designate at {url}/dns, its Placement at {url}/placement,"
+        print(f"the demo's Neutron answers at {url}/network, {places}", flush=True)
         print(f"and its OVN at {ovn.socket(place)}; interrupt it to end them", flush=True)
         try:
             threading.Event().wait()

@@ -84,9 +84,15 @@ class _Call:
     def show(self, consumer: str) -> Answer:
         found: dict[str, dict[str, Any]] = {}
         for row in self.db.execute(
-            "SELECT p.uuid, c.name, a.used FROM allocations a"
-            " JOIN resource_providers p ON p.id = a.resource_provider_id JOIN resource_classes c ON c.id = a.resource_class_id WHERE a.consumer_id = ?", [consumer],
-        ):  # fmt: skip
+            """
+            SELECT p.uuid, c.name, a.used
+              FROM allocations a
+              JOIN resource_providers p ON p.id = a.resource_provider_id
+              JOIN resource_classes c ON c.id = a.resource_class_id
+             WHERE a.consumer_id = ?
+            """,
+            [consumer],
+        ):
             found.setdefault(row["uuid"], {"resources": {}})["resources"][row["name"]] = row["used"]
         if not found:
             return 200, {"allocations": {}}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from testbed import capacity, leftovers, oracles
+from testbed import capacity, leftovers, oracles, places
 from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.node import Failed
@@ -123,14 +125,14 @@ def test_what_an_evacuated_server_has_of_a_host_that_never_comes_back(
 
 def test_a_cell_that_does_not_answer(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
     """Nova's audit takes what its servers have for orphans, and deletes it if it is told to.  We name none of them."""
-    server = api.boot("capacity-5", "fake1")
+    server = api.boot("capacity-5", "fake2")
     with capacity.cell_down(cloud, "cell2"):
         assert server in capacity.audit(cloud)
         ran = administrator("check")
         assert (ran.status, ran.data["findings"]) == (8, []), ran.out
         assert administrator("repair", "--yes").outcomes == {}
         assert capacity.allocated(api, server)
-        capacity.audit(cloud, "--delete", "--resource_provider", capacity.provider(cloud, "fake1"))
+        capacity.audit(cloud, "--delete", "--resource_provider", capacity.provider(cloud, "fake2"))
     assert capacity.allocated(api, server) == {}, "a server that runs has nothing"
     story.made()
     until("all cells answer", lambda: administrator("check").status != 8, 60)
@@ -145,3 +147,98 @@ def test_a_cell_that_does_not_answer(cloud: Cloud, api: Api, administrator: Oper
     api.delete(server)
     leftovers.archive(cloud)
     story.agreed("Placement's audit, with all cells there")
+
+
+COUNTED = "cinder-quota-differs"
+#: What the example of [write.database] in docs/operating.md grants.
+RIGHTS = f"""
+CREATE USER IF NOT EXISTS cloudfsck_write IDENTIFIED BY '{places.PASSWORD}';
+GRANT SELECT (id, project_id, resource, in_use, reserved, updated_at, deleted), UPDATE (in_use, reserved)
+    ON cinder.quota_usages TO cloudfsck_write;
+GRANT SELECT (usage_id, deleted) ON cinder.reservations TO cloudfsck_write;
+"""
+
+
+@pytest.fixture
+def accountant(cloud: Cloud, tmp_path: Path) -> Operator:
+    """One who may write what Cinder counts, and nothing else."""
+    secret = tmp_path / "password"
+    secret.write_text(places.PASSWORD)
+    secret.chmod(0o600)
+    cloud.sql("", RIGHTS)
+    return Operator(cloud, tmp_path, **{"write.database": {"user": "cloudfsck_write", "password_file": str(secret)}})
+
+
+def usages(cloud: Cloud, project: str) -> dict[str, str]:
+    """What Cinder counts of a project, and has reserved."""
+    counted = f"SELECT id, in_use FROM quota_usages WHERE project_id = '{project}' AND NOT deleted"
+    return dict(cloud.sql("cinder", counted))
+
+
+def keys(cloud: Cloud, project: str, *resources: str) -> set[str]:
+    counted = "SELECT id FROM quota_usages WHERE project_id = '{}' AND resource = '{}' AND NOT deleted"
+    return {
+        f"{project} {resource} {number}" for resource in resources
+        for ((number,),) in [cloud.sql("cinder", counted.format(project, resource))]
+    }  # fmt: skip
+
+
+def test_a_deletion_that_was_not_counted(cloud: Cloud, api: Api, accountant: Operator, story: Story) -> None:
+    project = capacity.deletion_not_counted(cloud, api, "capacity-6")
+    wrong = keys(cloud, project, "volumes", "gigabytes", "volumes_rbd", "gigabytes_rbd")
+    before = usages(cloud, project)
+    assert oracles.disagreements(cloud) != []
+    story.made()
+    assert accountant.proven() == {COUNTED: wrong}
+    story.fired(COUNTED)
+    accountant("repair", "--yes").came_to(1, dict.fromkeys(wrong, "done"))
+    assert oracles.disagreements(cloud) == []
+    accountant.undone()
+    assert usages(cloud, project) == before
+    story.undone("Cinder counts as before")
+    accountant("repair", "--yes").came_to(1, dict.fromkeys(wrong, "done"))
+    clean(accountant)
+    story.repaired("counted anew in Cinder's database, each row as it was seen")
+    assert oracles.disagreements(cloud) == []
+    story.agreed("Cinder's quota check")
+
+
+@pytest.mark.long
+def test_counting_while_ten_clients_make_and_delete_volumes(
+    cloud: Cloud, api: Api, accountant: Operator, story: Story
+) -> None:
+    """No request fails, and at rest the count is right."""
+    project = capacity.deletion_not_counted(cloud, api, "capacity-7")
+    wrong = keys(cloud, project, "volumes", "gigabytes", "volumes_rbd", "gigabytes_rbd")
+    story.made()
+    enough = Event()
+
+    def client(number: int) -> int:
+        """Make and delete volumes until it is enough; how many."""
+        mine, made = Api(), 0
+        while not enough.is_set():
+            volume = mine.volume(f"client-{number}-{made}")
+            mine.call("block_storage", "DELETE", f"/volumes/{volume}")
+            mine.volume_becomes(volume, None)
+            made += 1
+        return made
+
+    with ThreadPoolExecutor(10) as pool:
+        clients = [pool.submit(client, number) for number in range(10)]
+        runs = [accountant("repair", "--yes") for _ in range(8)]
+        enough.set()
+        made = [one.result() for one in clients]  # raises what Cinder refused
+    assert min(made) > 0
+    counted = {key for ran in runs for key, outcome in ran.outcomes.items() if outcome == "done"}
+    assert counted <= wrong
+    assert {outcome for ran in runs for outcome in ran.outcomes.values()} <= {"done", "moved"}
+    # Whatever was not counted amid all that is counted now.
+    left = accountant.proven()
+    assert left == ({COUNTED: wrong - counted} if wrong - counted else {})
+    story.fired(COUNTED)
+    if left:
+        accountant("repair", "--yes")
+    clean(accountant)
+    assert oracles.disagreements(cloud) == []
+    story.repaired(f"{len(counted)} of {len(wrong)} amid {sum(made)} volumes of ten clients, the rest at rest")
+    story.agreed("Cinder's quota check")
