@@ -51,8 +51,8 @@ def deleted_without_placement(cloud: Cloud, api: Api, host: str, name: str, **mo
 
 
 def confirmed_without_placement(cloud: Cloud, api: Api, source: str, name: str) -> tuple[str, str]:
-    """A migration is confirmed while placement-api is dead, and somebody resets the server's state, which is ERROR then;
-    the server, and the migration.  Two hours pass: they are taken off what Nova says of it.
+    """A migration is confirmed while placement-api is dead, and somebody resets the server's state, which is ERROR
+    then; the server, and the migration.  Two hours pass: they are taken off what Nova says of it.
 
     nova/compute/manager.py: _delete_allocation_after_move is the last that the source does.
     """
