@@ -172,11 +172,8 @@ def test_what_only_a_person_may_repair_is_left(tmp_path: Path) -> None:
     assert all(finding["commands"] and not finding["would"] for finding in by_hand)
     user.run("repair", "--yes", status=5)
     left = {(finding["risk"], finding["check"]) for finding in user.json("check", status=4)["findings"]}
-    # The demo has no Cinder to ask, and nobody who writes to Neutron's database: what needs them is refused.
-    assert {check for risk, check in left if risk != "by-hand"} == {
-        "cinder-attachment-of-deleted-server",
-        "ovn-port-missing",
-    }
+    # The demo has no Cinder to ask: what needs one is refused.
+    assert {check for risk, check in left if risk != "by-hand"} == {"cinder-attachment-of-deleted-server"}
 
 
 def test_what_could_not_be_read_is_never_clean(user: User) -> None:

@@ -66,6 +66,10 @@ class _Change:
         return frozenset({self.consumer})
 
     @property
+    def things(self) -> frozenset[str]:
+        return frozenset({self.consumer})
+
+    @property
     def who(self) -> str:
         return f"server {self.server}" if self.consumer == self.server else f"migration {self.consumer}"
 

@@ -60,6 +60,15 @@ class Count:
         return frozenset({self.project})
 
     @property
+    def things(self) -> frozenset[str]:
+        return frozenset({str(self.number)})
+
+    def went_on(self, table: str, db: Any) -> bool:
+        """Whether Cinder has counted on since: it dates each change of its own."""
+        dates = db.execute("SELECT updated_at FROM cinder_quota_usages WHERE id = ?", [self.number]).fetchall()
+        return table == "cinder_quota_usages" and [rows.moment(date) for (date,) in dates] != [self.changed]
+
+    @property
     def order(self) -> Mapping[str, Any]:
         return {"do": self.kind, "server": self.server, **asdict(self)}
 
