@@ -877,19 +877,22 @@ SELECT a.consumer_id AS consumer, r.uuid AS tree,
   JOIN placement_resource_classes c ON c.id = a.resource_class_id
  GROUP BY a.consumer_id, r.uuid;
 
--- Who has something allocated, and all that it is; `hosts` are those of the compute nodes on which it is, as far as they
--- live and can be asked for guests.
+-- Who has something allocated, and all that it is; `on_hosts` are those of the compute nodes on which it is, as far as they
+-- live, and `hosts` those of them that can be asked for guests; NULL: none can.
 CREATE VIEW consumers AS
 SELECT a.consumer, any_value(k.generation) AS generation, any_value(t.name) AS type,
        flatten(list(a.amounts ORDER BY a.tree)) AS amounts, max(a.changed) AS changed,
-       coalesce(list_sort(list_distinct(flatten(list(n.hosts)))), []) AS hosts
+       coalesce(any_value(h.on_hosts), []) AS on_hosts, any_value(h.asked) AS hosts
   FROM allocated a
   LEFT JOIN placement_consumers k ON k.uuid = a.consumer
   LEFT JOIN placement_consumer_types t ON t.id = k.consumer_type_id
-  LEFT JOIN (SELECT n.uuid, list(DISTINCT n.host) AS hosts
-               FROM live_compute_nodes n
-               JOIN roster r ON r.host = n.host AND r.libvirt
-              GROUP BY n.uuid) n ON n.uuid = a.tree
+  LEFT JOIN (SELECT o.consumer, list(DISTINCT n.host ORDER BY n.host) AS on_hosts,
+                    list(DISTINCT n.host ORDER BY n.host) FILTER (r.libvirt) AS asked
+               FROM allocated o
+               JOIN live_compute_nodes n ON n.uuid = o.tree
+               LEFT JOIN roster r ON r.host = n.host
+              WHERE n.host IS NOT NULL
+              GROUP BY o.consumer) h ON h.consumer = a.consumer
  GROUP BY a.consumer;
 
 -- The guests, as libvirt or the process list knows them, by their servers.

@@ -52,7 +52,7 @@ CHECK = Check(
           LEFT JOIN guest_hosts v ON v.server = g.server
          WHERE NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = g.server)
            AND NOT EXISTS (SELECT 1 FROM unfinished_deletions f WHERE f.server = g.server)
-           AND NOT EXISTS (SELECT 1 FROM compute_services s WHERE list_contains(list_append(c.hosts, g.host), s.host) AND s.just_down)
+           AND NOT EXISTS (SELECT 1 FROM compute_services s WHERE list_contains(list_append(c.on_hosts, g.host), s.host) AND s.just_down)
     """,
     repair=_repair,
     commands=_commands,
@@ -61,6 +61,9 @@ CHECK = Check(
         Scenario(
             "deleted, archived; inside a compute node and on shared storage; a guest is there; without a generation", """
             hosts cell1      c1 c2
+            roster           host  cell   live  libvirt
+                             c1    cell1  true  true
+                             c2    cell1  true  true
             nova_compute_nodes  cell   uuid  host  hypervisor_hostname  deleted
                                 cell1  r-1   c1    n-1                  0
                                 cell1  r-2   c2    n-2                  0

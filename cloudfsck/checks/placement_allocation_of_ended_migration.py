@@ -60,7 +60,7 @@ CHECK = Check(
                e.id AS migration, e.kind, e.status, e.source, e.dest, e.updated_at AS ended_at, c.consumer,
                c.amounts AS taken, [] AS kept, c.generation, c.changed AS allocated_at,
                coalesce(v.on_hosts, []) AS guests_on, [c.consumer] AS also,
-               list_sort(list_distinct(list_concat(c.hosts, CASE WHEN s.lives AND s.host IS NOT NULL THEN [s.host] ELSE [] END))) AS hosts,
+               nullif(list_sort(list_distinct(list_concat(c.hosts, CASE WHEN s.lives AND s.host IS NOT NULL THEN [s.host] END))), []) AS hosts,
                CASE WHEN m.cell IS NOT NULL THEN list_sort(list_distinct([m.cell, e.cell, s.cell])) END AS cells,
                greatest(c.changed, e.updated_at) AS since,
                CASE WHEN e.updated_at > c.changed THEN 'cell:' || e.cell ELSE 'placement:placement' END AS clock,
@@ -78,7 +78,7 @@ CHECK = Check(
            AND NOT EXISTS (SELECT 1 FROM unfinished_deletions f WHERE f.server = e.server)
            AND NOT EXISTS (SELECT 1 FROM last_moves o WHERE o.server = e.server AND o.recent)
            AND NOT EXISTS (SELECT 1 FROM compute_services w
-                            WHERE list_contains(list_concat(c.hosts, [e.source, e.dest, s.host]), w.host) AND w.just_down)
+                            WHERE list_contains(list_concat(c.on_hosts, [e.source, e.dest, s.host]), w.host) AND w.just_down)
     """,
     repair=_repair,
     commands=_commands,
@@ -87,6 +87,9 @@ CHECK = Check(
         Scenario(
             "of a server that lives, with its own or without, or with a guest elsewhere; that is deleted; archived", """
             hosts cell1      c1 c2
+            roster           host  cell   live  libvirt
+                             c1    cell1  true  true
+                             c2    cell1  true  true
             nova_compute_nodes  cell   uuid  host  hypervisor_hostname  deleted
                                 cell1  r-1   c1    n-1                  0
                                 cell1  r-2   c2    n-2                  0

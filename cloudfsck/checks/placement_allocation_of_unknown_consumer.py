@@ -52,6 +52,8 @@ CHECK = Check(
         Scenario(
             "this Nova has a trace of it, or none; a guest is there; it is called a server, or a migration", """
             hosts cell1      c1
+            roster           host  cell   live  libvirt
+                             c1    cell1  true  true
             nova_compute_nodes  cell   uuid  host  hypervisor_hostname  deleted
                                 cell1  r-1   c1    n-1                  0
             nova_request_specs  id   instance_uuid
