@@ -10,7 +10,7 @@ from testbed import places
 from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.interrupted import booted, die, row_locked
-from testbed.leftovers import archive, nova_compute_dies
+from testbed.leftovers import archive, nova_compute_dies, nova_compute_returns
 
 
 def allocated(api: Api, consumer: str) -> dict[str, dict[str, int]]:
@@ -62,7 +62,8 @@ def confirmed_without_placement(cloud: Cloud, api: Api, source: str, name: str) 
     die(cloud.controller, "placement-api")
     api.act(server, "confirmResize")
     move = f"FROM migrations WHERE instance_uuid = '{server}'"
-    until("it is confirmed", lambda: cloud.sql("nova_cell1", f"SELECT status {move}") == [["confirmed"]], 120)
+    ended = f"SELECT 1 {move} AND status IN ('confirmed', 'error')"
+    until("the migration has ended", lambda: bool(cloud.sql("nova_cell1", ended)), 120)
     api.becomes(server, "ERROR", seconds=120)
     cloud.start("placement-api")
     api.act(server, "os-resetState", {"state": "active"})
@@ -80,28 +81,29 @@ def two_hours_pass(cloud: Cloud, server: str) -> None:
 
 
 def evacuated_for_good(cloud: Cloud, api: Api, source: str, target: str, name: str) -> str:
-    """A host dies, its server is evacuated, and the host is deleted from Nova, for it will not come back.
+    """A host dies, its server is evacuated, and the host is removed from Nova's database by hand, for it will not come
+    back: nova-compute never frees there what the server had.
 
-    Nova then cannot delete the provider, for the server still has something of it (LP 1829479).
+    Through its API Nova would free it (nova/scheduler/client/report.py: delete_resource_provider, LP 1829479).
     """
     server = booted(api, name, source)
     nova_compute_dies(cloud, api, source)
     api.act(server, "evacuate", {"host": target})
     api.arrives(server, target)
     api.becomes(server, "ACTIVE", "SHUTOFF", seconds=180)
-    api.forget_compute(source)
+    for table in ("services", "compute_nodes"):
+        cloud.sql(
+            "nova_cell1", f"UPDATE {table} SET deleted = id, deleted_at = UTC_TIMESTAMP() WHERE host = '{source}'"
+        )
     two_hours_pass(cloud, server)
     return server
 
 
 def known_again(cloud: Cloud, api: Api, host: str) -> None:
-    """Take the deletion of a host back: it comes anew, to its cell and its availability zone."""
-    cloud.nova_compute(host)
-    until(f"nova-compute of {host} reports", lambda: api.knows_compute(host), 120)
-    mapped = f"SELECT 1 FROM host_mappings WHERE host = '{host}'"
-    until(f"{host} is known to its cell", lambda: bool(cloud.sql("nova_api", mapped)), 120)
-    cloud.openstack(f"python {places.HERE / 'seed.py'} zones kvm={host}")
-    api.compute_becomes(host, "up")
+    """Take the removal of a host back."""
+    for table in ("services", "compute_nodes"):
+        cloud.sql("nova_cell1", f"UPDATE {table} SET deleted = 0, deleted_at = NULL WHERE host = '{host}'")
+    nova_compute_returns(cloud, api, host)
 
 
 @contextmanager
@@ -119,7 +121,8 @@ def cell_down(cloud: Cloud, cell: str) -> Iterator[None]:
 def deletion_not_counted(cloud: Cloud, api: Api, name: str) -> str:
     """cinder-volume dies when it has deleted a volume's row, and before it counts that; the volume's project.
 
-    What it has reserved for that is in nobody's way, and Cinder gives it up in a day: the day is taken off.
+    What it has reserved for that is in nobody's way, and the scheduler gives it up when a day is over: the day is taken
+    off, and the scheduler started anew, for else it looks once a day.
     """
     volume = api.volume(name, metadata={"row": "to hold it up"})
     ((project,),) = cloud.sql("cinder", f"SELECT project_id FROM volumes WHERE id = '{volume}'")
@@ -136,7 +139,9 @@ def deletion_not_counted(cloud: Cloud, api: Api, name: str) -> str:
         die(cloud.controller, "cinder-volume")
     cloud.start("cinder-volume")
     mine = f"project_id = '{project}' AND NOT deleted"
-    cloud.sql("cinder", f"UPDATE reservations SET expire = expire - INTERVAL 1 DAY WHERE {mine}")
+    cloud.sql("cinder", f"UPDATE reservations SET expire = expire - INTERVAL 2 DAY WHERE {mine}")
+    die(cloud.controller, "cinder-scheduler")
+    cloud.start("cinder-scheduler")
     reserved = f"SELECT 1 FROM reservations WHERE {mine}"
     until("Cinder has given up what was reserved", lambda: not cloud.sql("cinder", reserved), 120)
     return project
