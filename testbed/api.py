@@ -121,20 +121,11 @@ class Api:
         """Tell Nova that a host is down, as one does before an evacuation, or that it is not so any more."""
         self.call("compute", "PUT", f"/os-services/{self._compute(host)['id']}", {"forced_down": down})
 
-    def forget_compute(self, host: str) -> None:
-        """Delete nova-compute of a host, as one does when the host will not come back."""
-        self.call("compute", "DELETE", f"/os-services/{self._compute(host)['id']}")
-
-    def knows_compute(self, host: str) -> bool:
-        return bool(self._computes(host))
-
     def _compute(self, host: str) -> dict[str, Any]:
-        return self._computes(host)[0]
-
-    def _computes(self, host: str) -> list[dict[str, Any]]:
-        path = f"/os-services?binary=nova-compute&host={host}"
-        found: list[dict[str, Any]] = self.call("compute", "GET", path)["services"]
-        return found
+        found: list[dict[str, Any]] = self.call("compute", "GET", f"/os-services?binary=nova-compute&host={host}")[
+            "services"
+        ]
+        return found[0]
 
     # -- volumes
 
