@@ -157,25 +157,6 @@ def test_a_demo_is_repaired_and_taken_back_by_whichever_neutron_answers(tmp_path
     assert not (place / "ovn/nb.sock").exists()
 
 
-def test_what_only_a_person_may_repair_is_left(tmp_path: Path) -> None:
-    user = User(demo.make(tmp_path / "cloud", by_hand=True))
-    found = user.json("check", status=4)["findings"]
-    assert {finding["check"] for finding in found} > {
-        "neutron-binding-on-wrong-host",
-        "neutron-port-of-gone-router",
-        "neutron-ports-of-server-differ",
-        "neutron-resource-of-gone-project",
-        "ovn-port-missing",
-    }
-    by_hand = [finding for finding in found if finding["risk"] == "by-hand"]
-    assert by_hand
-    assert all(finding["commands"] and not finding["would"] for finding in by_hand)
-    user.run("repair", "--yes", status=5)
-    left = {(finding["risk"], finding["check"]) for finding in user.json("check", status=4)["findings"]}
-    # The demo has no Cinder to ask: what needs one is refused.
-    assert {check for risk, check in left if risk != "by-hand"} == {"cinder-attachment-of-deleted-server"}
-
-
 def test_what_could_not_be_read_is_never_clean(user: User) -> None:
     user.run("repair", "--yes", status=5)  # what cannot be undone waits for a second whole reading
     (user.configuration.parent / "databases" / "nova_cell2.sqlite").rename(user.configuration.parent / "away")
