@@ -118,6 +118,13 @@ SELECT n.cell, n.id, n.uuid, n.host, n.hypervisor_hostname AS node, n.hypervisor
   FROM nova_compute_nodes n
  WHERE coalesce(n.deleted, 0) = 0;
 
+-- The hypervisor on which a live server is; its UUID is that of its resource provider in Placement.  Of several nodes of one
+-- host, and of nodes that call themselves alike on several, each is one.
+CREATE VIEW server_nodes AS
+SELECT l.server, l.cell, n.uuid, n.type
+  FROM live_servers l
+  JOIN live_compute_nodes n ON n.cell = l.cell AND n.host = l.host AND n.node = l.node;
+
 -- Why nothing on a host may be touched by a program: the service that owns it is not there.
 CREATE VIEW host_obstacles AS
 SELECT h.host,
@@ -891,14 +898,22 @@ SELECT a.consumer, any_value(k.generation) AS generation, any_value(t.name) AS t
                FROM allocated o
                JOIN live_compute_nodes n ON n.uuid = o.tree
                LEFT JOIN roster r ON r.host = n.host
-              WHERE n.host IS NOT NULL
               GROUP BY o.consumer) h ON h.consumer = a.consumer
  GROUP BY a.consumer;
 
--- The guests, as libvirt or the process list knows them, by their servers.
-CREATE VIEW guest_hosts AS
-SELECT g.uuid AS server, list(DISTINCT g.host ORDER BY g.host) AS on_hosts
-  FROM (SELECT uuid, host FROM libvirt_domains
+-- Guests of a consumer, or of the server of the migration that it is, on the hosts where it has something allocated; on any,
+-- where nobody knows which those are.
+CREATE VIEW consumer_guests AS
+SELECT c.consumer, list(DISTINCT g.host ORDER BY g.host) AS on_hosts
+  FROM consumers c
+  JOIN (SELECT uuid AS consumer, instance_uuid AS server FROM nova_migrations
+         UNION
+        SELECT uuid, instance_uuid FROM nova_shadow_migrations
+         UNION
+        SELECT consumer, consumer FROM consumers) o ON o.consumer = c.consumer
+  JOIN (SELECT uuid, host FROM libvirt_domains
          UNION ALL
-        SELECT uuid, host FROM qemu_processes) g
- GROUP BY g.uuid;
+        SELECT uuid, host FROM qemu_processes) g ON g.uuid = o.server
+ WHERE c.hosts IS NULL
+    OR list_contains(c.hosts, g.host)
+ GROUP BY c.consumer;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from testbed import places
 from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.interrupted import booted, die, row_locked
-from testbed.leftovers import archive, nova_compute_dies, nova_compute_returns
+from testbed.leftovers import INSTANCES, VIRSH, archive, nova_compute_dies, nova_compute_returns
 
 
 def allocated(api: Api, consumer: str) -> dict[str, dict[str, int]]:
@@ -81,13 +82,17 @@ def two_hours_pass(cloud: Cloud, server: str) -> None:
 
 
 def evacuated_for_good(cloud: Cloud, api: Api, source: str, target: str, name: str) -> str:
-    """A host dies, its server is evacuated, and the host is removed from Nova's database by hand, for it will not come
-    back: nova-compute never frees there what the server had.
+    """A host dies with all that is on it, its server is evacuated, and the host is removed from Nova's database by hand,
+    for it will not come back: nova-compute never frees there what the server had.
 
     Through its API Nova would free it (nova/scheduler/client/report.py: delete_resource_provider, LP 1829479).
     """
     server = booted(api, name, source)
     nova_compute_dies(cloud, api, source)
+    node = cloud.computes[source]
+    node.run(*VIRSH, "destroy", server)
+    node.run(*VIRSH, "undefine", server)
+    shutil.rmtree(node.path(f"{INSTANCES}/{server}"))
     api.act(server, "evacuate", {"host": target})
     api.arrives(server, target)
     api.becomes(server, "ACTIVE", "SHUTOFF", seconds=180)
@@ -151,4 +156,4 @@ def audit(cloud: Cloud, *words: str) -> str:
     """What Nova's own audit says, and does if it is told to (nova-manage placement audit)."""
     manage = "/opt/openstack/bin/nova-manage --config-file /etc/nova/nova.conf placement audit --verbose"
     # It ends with 3 when it has found some, and with 4 when it has deleted them.
-    return cloud.controller.run("bash", "-c", f"{manage} {' '.join(words)} || [ $? = 3 ] || [ $? = 4 ]")
+    return cloud.controller.run("bash", "-c", f"{manage} {' '.join(words)}; case $? in 0|3|4) ;; *) exit 1 ;; esac")

@@ -46,7 +46,7 @@ CHECK = Check(
                [m.cell] AS cells, m.updated_at AS since, 'cell:' || m.cell AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM nova_migrations m
-          JOIN live_servers l ON l.cell = m.cell AND l.server = m.instance_uuid
+          JOIN live_servers l ON l.server = m.instance_uuid
           JOIN clocks c ON c.table_name = 'nova_migrations' AND c.part = m.cell
          WHERE coalesce(m.deleted, 0) = 0
            AND m.status NOT IN ('confirmed', 'reverted', 'error', 'failed', 'completed', 'cancelled', 'done')
@@ -66,20 +66,25 @@ CHECK = Check(
             roster           host  cell   live  libvirt
                              c1    cell1  true  true
                              c2    cell1  true  true
+                             c9    cell1  true  false
             nova_instances   cell   uuid  host  vm_state  task_state  deleted  hidden  updated_at
                              cell1  s-1   c1    active    -           0        false   -2d
                              cell1  s-2   c1    stopped   -           0        false   -2d
+                             cell1  s-3   c1    active    migrating   0        false   -10m
             nova_instance_mappings  instance_uuid  cell_id
                                     s-1            cell1
                                     s-2            cell1
+                                    s-3            cell1
             nova_migrations  cell   id  uuid  instance_uuid  status         migration_type  source_compute  dest_compute  updated_at  deleted
                              cell1  91  u-1   s-1            running        live-migration  c1              c2            -2d         0
                              cell1  92  u-2   s-2            pre-migrating  resize          c1              c9            -2d         0
-            libvirt_domains  host  uuid  state    nova  id
-                             c1    s-1   running  true  1
-                             c1    s-2   shutoff  true  -
+            libvirt_domains  host  uuid  state    nova  id  job
+                             c1    s-1   running  true  1   -
+                             c1    s-2   shutoff  true  -   -
+                             c1    s-3   running  true  3   Outgoing
             qemu_processes   host  uuid  pid
                              c1    s-1   11
+                             c1    s-3   13
             """,
             finds=("cell1/91", "cell1/92")),
         Scenario(
@@ -94,7 +99,7 @@ CHECK = Check(
                              cell1  s-3   c1    resized   -           0        false   -2d
                              cell1  s-4   c1    stopped   -           0        false   -2d
                              cell1  s-5   c1    active    -           0        true    -2d
-                             cell1  s-6   c1    active    migrating   0        false   -5h
+                             cell1  s-6   c1    active    migrating   0        false   -2d
                              cell1  s-7   c1    active    -           0        false   -2d
                              cell1  s-8   c1    active    -           0        false   -5h
                              cell1  s-9   c1    active    -           9        false   -2d

@@ -50,15 +50,15 @@ CHECK = Check(
     accused=("nova_instances",),
     query="""
         WITH signs AS (
-            SELECT a.cell, a.instance_uuid AS server, max(greatest(a.start_time, a.updated_at, e.start_time)) AS at,
+            SELECT a.instance_uuid AS server, max(greatest(a.start_time, a.updated_at, e.start_time)) AS at,
                    list(DISTINCT e.event ORDER BY e.event) AS steps
               FROM nova_instance_actions a
               JOIN nova_instance_actions_events e ON e.cell = a.cell AND e.action_id = a.id
-             GROUP BY a.cell, a.instance_uuid),
+             GROUP BY a.instance_uuid),
         moves AS (
-            SELECT m.cell, m.instance_uuid AS server, max(m.updated_at) AS at
+            SELECT m.instance_uuid AS server, max(m.updated_at) AS at
               FROM nova_migrations m
-             GROUP BY m.cell, m.instance_uuid)
+             GROUP BY m.instance_uuid)
         SELECT l.server AS key, l.server, l.name, l.project, l.cell, l.host, l.vm_state, l.task_state, l.updated_at,
                coalesce(s.steps, []) AS steps_under_way, coalesce(h.up, FALSE) AS host_up,
                CASE WHEN r.libvirt THEN [l.host] END AS hosts, [l.cell] AS cells,
@@ -66,9 +66,9 @@ CHECK = Check(
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM live_servers l
           JOIN clocks c ON c.table_name = 'nova_instances' AND c.part = l.cell
-          LEFT JOIN signs s ON s.cell = l.cell AND s.server = l.server
-          LEFT JOIN moves m ON m.cell = l.cell AND m.server = l.server
-          LEFT JOIN compute_services h ON h.cell = l.cell AND h.host = l.host
+          LEFT JOIN signs s ON s.server = l.server
+          LEFT JOIN moves m ON m.server = l.server
+          LEFT JOIN compute_services h ON h.host = l.host
           LEFT JOIN roster r ON r.host = l.host
          WHERE l.task_state IS NOT NULL
            AND greatest(l.created_at, l.updated_at, s.at, m.at) < c.now - INTERVAL 6 HOUR
@@ -79,6 +79,7 @@ CHECK = Check(
         Scenario(
             "a step that never ended, none at all; without a host; its host is down", """
             hosts cell1      c1
+            hosts cell2      c3
             roster           host  cell   live  libvirt
                              c1    cell1  true  true
             nova_services    cell   host  binary        last_seen_up  deleted  forced_down
@@ -88,21 +89,33 @@ CHECK = Check(
                              cell1  s-2   c1    active    image_backup    0        -9d         -2d
                              cell1  s-3   -     building  scheduling      0        -9d         -
                              cell1  s-4   c2    active    deleting        0        -9d         -2d
+                             cell1  s-5   c1    active    -               0        -9d         -5h
+                             cell2  s-6   c3    active    -               0        -9d         -5h
             nova_instance_mappings  instance_uuid  cell_id
                                     s-1            cell1
                                     s-2            cell1
                                     s-3            cell1
                                     s-4            cell1
+                                    s-5            cell1
+                                    s-6            cell2
             nova_instance_actions         cell   id  instance_uuid  action  start_time
                                           cell1  80  s-1            reboot  -2d
+                                          cell1  86  s-5            reboot  -5h
+                                          cell2  80  s-6            reboot  -5h
             nova_instance_actions_events  cell   id  action_id  event                    start_time
                                           cell1  81  80         compute_reboot_instance  -2d
+                                          cell1  87  86         compute_reboot_instance  -5h
+                                          cell2  81  80         compute_reboot_instance  -5h
             libvirt_domains  host  uuid  state    nova  id
                              c1    s-1   running  true  1
                              c1    s-2   running  true  2
+                             c1    s-5   running  true  5
+                             c3    s-6   running  true  6
             qemu_processes   host  uuid  pid
                              c1    s-1   11
                              c1    s-2   12
+                             c1    s-5   15
+                             c3    s-6   16
             """,
             finds=("s-1", "s-2", "s-3", "s-4")),
         Scenario(

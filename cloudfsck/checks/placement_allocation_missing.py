@@ -36,9 +36,10 @@ CHECK = Check(
                [] AS hosts, [l.cell] AS cells, NULL AS since, 'cell:' || l.cell AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM live_servers l
-          JOIN live_compute_nodes n ON n.cell = l.cell AND n.host = l.host AND n.node = l.node AND n.type IS DISTINCT FROM 'ironic'
+          JOIN server_nodes n ON n.server = l.server
           JOIN placement_providers p ON p.uuid = n.uuid
-         WHERE l.vm_state IN ('active', 'paused', 'stopped', 'suspended', 'rescued', 'soft-delete', 'shelved')
+         WHERE n.type IS DISTINCT FROM 'ironic'
+           AND l.vm_state IN ('active', 'paused', 'stopped', 'suspended', 'rescued', 'soft-delete', 'shelved')
            AND NOT EXISTS (SELECT 1 FROM allocated a WHERE a.consumer = l.server AND a.tree = n.uuid)
            AND NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = l.server)
            AND NOT EXISTS (SELECT 1 FROM last_moves o WHERE o.server = l.server AND o.recent)
@@ -51,6 +52,8 @@ CHECK = Check(
             hosts cell1      c1
             nova_compute_nodes  cell   uuid  host  hypervisor_hostname  hypervisor_type  deleted
                                 cell1  r-1   c1    n-1                  QEMU             0
+            nova_migrations  cell   id  uuid  instance_uuid  status     migration_type  source_compute  dest_compute  updated_at  deleted
+                             cell1  11  u-1   s-1            confirmed  resize          c2              c1            -2d         0
             nova_instances   cell   uuid  host  node  deleted  vm_state
                              cell1  s-1   c1    n-1   0        active
                              cell1  s-2   c1    n-1   0        paused
@@ -59,6 +62,7 @@ CHECK = Check(
                              cell1  s-5   c1    n-1   0        rescued
                              cell1  s-6   c1    n-1   0        soft-delete
                              cell1  s-7   c1    n-1   0        shelved
+                             cell1  s-8   c1    n-1   0        active
             nova_instance_mappings  instance_uuid  cell_id
                                     s-1            cell1
                                     s-2            cell1
@@ -67,7 +71,9 @@ CHECK = Check(
                                     s-5            cell1
                                     s-6            cell1
                                     s-7            cell1
+                                    s-8            cell1
             libvirt_domains  host  uuid  state    nova  id
+                             c1    s-8   running  true  8
                              c1    s-1   running  true  1
                              c1    s-2   paused   true  2
                              c1    s-3   shutoff  true  -
@@ -79,6 +85,7 @@ CHECK = Check(
                              c1    s-1   11
                              c1    s-2   12
                              c1    s-5   15
+                             c1    s-8   18
             placement_resource_classes  id   name
                                         201  VCPU
             placement_providers  id   uuid  name  root_provider_id
@@ -88,7 +95,9 @@ CHECK = Check(
             placement_consumers  id   uuid  generation
                                  202  s-2   4
                                  203  s-3   4
+                                 208  s-8   4
             placement_allocations  id   consumer_id  resource_provider_id  resource_class_id  used  created_at
+                                   208  s-8          201                   201                1     -9d
                                    202  s-2          202                   201                1     -9d
                                    203  s-3          203                   201                1     -9d
             """,
@@ -96,8 +105,12 @@ CHECK = Check(
         Scenario(
             "it has it; is built, shelved away, under way, moved just now; its node has no provider, or is a machine of Ironic's", """
             hosts cell1      c1 c2 c3
+            hosts cell2      c4
             nova_compute_nodes  cell   uuid  host  hypervisor_hostname  hypervisor_type  deleted
                                 cell1  r-11  c1    n-11                 QEMU             0
+                                cell1  r-15  c1    n-15                 QEMU             0
+                                cell1  r-16  c2    n-11                 QEMU             0
+                                cell2  r-17  c1    n-11                 QEMU             0
                                 cell1  r-12  c2    n-12                 QEMU             0
                                 cell1  r-13  c3    n-13                 ironic           0
             nova_instances   cell   uuid  host  node  deleted  vm_state           task_state  deleted_at
@@ -136,6 +149,9 @@ CHECK = Check(
             placement_providers  id   uuid  name  root_provider_id
                                  211  r-11  n-11  211
                                  213  r-13  n-13  213
+                                 215  r-15  n-15  215
+                                 216  r-16  n-11  216
+                                 217  r-17  n-11  217
                                  214  r-14  o-14  211
             placement_consumers  id   uuid  generation
                                  211  s-1   4

@@ -43,13 +43,13 @@ CHECK = Check(
                CASE WHEN m.cell IS NOT NULL THEN list_sort(list_distinct([m.cell, g.cell])) END AS cells,
                greatest(c.changed, g.deleted_at) AS since,
                CASE WHEN g.deleted_at > c.changed THEN 'cell:' || g.cell ELSE 'placement:placement' END AS clock,
-               CASE WHEN v.server IS NOT NULL THEN 'a guest of it is there, on ' || array_to_string(v.on_hosts, ', ')
+               CASE WHEN v.on_hosts IS NOT NULL THEN 'a guest of it is there, on ' || array_to_string(v.on_hosts, ', ')
                     WHEN c.generation IS NULL THEN 'Placement tells no generation of it' END AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM consumers c
           JOIN gone_servers g ON g.server = c.consumer
           LEFT JOIN mapped_servers m ON m.server = g.server
-          LEFT JOIN guest_hosts v ON v.server = g.server
+          LEFT JOIN consumer_guests v ON v.consumer = c.consumer
          WHERE NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = g.server)
            AND NOT EXISTS (SELECT 1 FROM unfinished_deletions f WHERE f.server = g.server)
            AND NOT EXISTS (SELECT 1 FROM compute_services s WHERE list_contains(list_append(c.on_hosts, g.host), s.host) AND s.just_down)
@@ -59,7 +59,7 @@ CHECK = Check(
     risk="ask",
     scenarios=(
         Scenario(
-            "deleted, archived; inside a compute node and on shared storage; a guest is there; without a generation", """
+            "deleted, archived; inside a compute node and on shared storage; a guest is there or elsewhere; without a generation", """
             hosts cell1      c1 c2
             roster           host  cell   live  libvirt
                              c1    cell1  true  true
@@ -71,14 +71,22 @@ CHECK = Check(
                              cell1  s-1   c1    1        -3d
                              cell1  s-3   c2    3        -3d
                              cell1  s-4   c2    4        -3d
+                             cell1  s-5   c2    5        -3d
+                             cell1  s-6   c2    6        -3d
+                             cell1  s-7   c2    7        -3d
+                             cell1  s-8   c2    8        -3d
             nova_shadow_instances  cell   uuid  host  deleted  deleted_at
                                    cell1  s-2   c9    2        -9d
             nova_instance_mappings  instance_uuid  cell_id
                                     s-1            cell1
             libvirt_domains  host  uuid  state    nova  id
                              c2    s-3   running  true  3
+                             c2    s-5   shutoff  true  -
+                             c1    s-7   shutoff  true  -
+                             c1    s-8   shutoff  true  -
             qemu_processes   host  uuid  pid
                              c2    s-3   33
+                             c2    s-6   36
             placement_resource_classes  id   name
                                         101  VCPU
                                         102  DISK_GB
@@ -92,6 +100,10 @@ CHECK = Check(
                                  101  s-1   4
                                  102  s-2   1
                                  103  s-3   1
+                                 105  s-5   1
+                                 106  s-6   1
+                                 107  s-7   1
+                                 108  s-8   1
             placement_allocations  id   consumer_id  resource_provider_id  resource_class_id  used  created_at
                                    101  s-1          101                   101                2     -9d
                                    102  s-1          103                   102                10    -9d
@@ -99,11 +111,16 @@ CHECK = Check(
                                    104  s-2          102                   101                1     -2d
                                    105  s-3          102                   101                1     -9d
                                    106  s-4          102                   101                1     -9d
+                                   107  s-5          102                   101                1     -9d
+                                   108  s-6          102                   101                1     -9d
+                                   109  s-7          102                   101                1     -9d
+                                   110  s-8          103                   102                1     -9d
             """,
-            finds=("s-1", "s-2", "s-3", "s-4"),
+            finds=("s-1", "s-2", "s-3", "s-4", "s-5", "s-6", "s-7", "s-8"),
             plans="""
             take 2 VCPU of n-1, 10 DISK_GB of o-1, 64 NET_BW_EGR_KILOBIT_PER_SEC of o-2 from server s-1 in Placement
             take 1 VCPU of n-2 from server s-2 in Placement
+            take 1 VCPU of n-2 from server s-7 in Placement
             """),
         Scenario(
             "it lives, is under way, or its deletion is; the host has just gone down; another's consumer", """

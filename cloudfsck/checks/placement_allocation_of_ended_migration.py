@@ -44,36 +44,39 @@ CHECK = Check(
             SELECT uuid, instance_uuid AS server, cell, id, status, migration_type AS kind, source_compute AS source,
                    dest_compute AS dest, updated_at
               FROM nova_migrations
-             WHERE status IN ('confirmed', 'reverted', 'error', 'failed', 'completed', 'cancelled')
              UNION ALL
             SELECT uuid, instance_uuid, cell, id, status, migration_type, source_compute, dest_compute, updated_at
               FROM nova_shadow_migrations),
         servers AS (
             SELECT l.server, l.cell, l.host, l.name, l.project, TRUE AS lives, a.consumer IS NOT NULL AS has_its_own
               FROM live_servers l
-              LEFT JOIN live_compute_nodes n ON n.cell = l.cell AND n.host = l.host AND n.node = l.node
+              LEFT JOIN server_nodes n ON n.server = l.server
               LEFT JOIN allocated a ON a.consumer = l.server AND a.tree = n.uuid
              UNION ALL
             SELECT g.server, g.cell, g.host, g.name, g.project, FALSE, FALSE
-              FROM gone_servers g)
+              FROM gone_servers g),
+        guests AS (  -- but for the server's own
+            SELECT v.consumer, list_filter(v.on_hosts, lambda host: NOT s.lives OR host IS DISTINCT FROM s.host) AS on_hosts
+              FROM consumer_guests v
+              JOIN ended e ON e.uuid = v.consumer
+              JOIN servers s ON s.server = e.server)
         SELECT c.consumer AS key, s.server, s.name AS server_name, s.project, s.lives, s.host AS server_host, s.has_its_own,
                e.id AS migration, e.kind, e.status, e.source, e.dest, e.updated_at AS ended_at, c.consumer,
                c.amounts AS taken, [] AS kept, c.generation, c.changed AS allocated_at,
                coalesce(v.on_hosts, []) AS guests_on, [c.consumer] AS also,
-               nullif(list_sort(list_distinct(list_concat(c.hosts, CASE WHEN s.lives AND s.host IS NOT NULL THEN [s.host] END))), []) AS hosts,
+               c.hosts,
                CASE WHEN m.cell IS NOT NULL THEN list_sort(list_distinct([m.cell, e.cell, s.cell])) END AS cells,
                greatest(c.changed, e.updated_at) AS since,
                CASE WHEN e.updated_at > c.changed THEN 'cell:' || e.cell ELSE 'placement:placement' END AS clock,
                CASE WHEN s.lives AND NOT s.has_its_own THEN 'the server has nothing allocated where it is'
-                    WHEN len(list_filter(v.on_hosts, lambda on_host: NOT s.lives OR on_host IS DISTINCT FROM s.host)) > 0
-                    THEN 'a guest of the server is there, on ' || array_to_string(v.on_hosts, ', ')
+                    WHEN len(v.on_hosts) > 0 THEN 'a guest of the server is there, on ' || array_to_string(v.on_hosts, ', ')
                     WHEN c.generation IS NULL THEN 'Placement tells no generation of it' END AS by_hand,
                NULL AS rung, NULL AS rung_since
           FROM consumers c
           JOIN ended e ON e.uuid = c.consumer
           JOIN servers s ON s.server = e.server
           LEFT JOIN mapped_servers m ON m.server = e.server
-          LEFT JOIN guest_hosts v ON v.server = e.server
+          LEFT JOIN guests v ON v.consumer = c.consumer
          WHERE NOT EXISTS (SELECT 1 FROM busy_servers b WHERE b.server = e.server)
            AND NOT EXISTS (SELECT 1 FROM unfinished_deletions f WHERE f.server = e.server)
            AND NOT EXISTS (SELECT 1 FROM last_moves o WHERE o.server = e.server AND o.recent)
@@ -99,8 +102,10 @@ CHECK = Check(
                              cell1  s-3   c1    n-1   0        -
                              cell1  s-4   c1    n-1   4        -3d
                              cell1  s-6   c1    n-1   6        -3d
+                             cell1  s-7   c2    n-2   7        -3d
             nova_shadow_instances  cell   uuid  host  deleted  deleted_at
                                    cell1  s-5   c1    5        -9d
+                                   cell1  s-8   c2    8        -9d
             nova_instance_mappings  instance_uuid  cell_id
                                     s-1            cell1
                                     s-2            cell1
@@ -111,18 +116,23 @@ CHECK = Check(
                              cell1  3   u-3   s-3            completed  live-migration  c2              c1            -2d         0
                              cell1  4   u-4   s-4            confirmed  resize          c2              c1            -9d         4
                              cell1  6   u-6   s-6            reverted   resize          c1              c2            -9d         6
+                             cell1  7   u-7   s-7            running    live-migration  c2              c1            -9d         7
             nova_shadow_migrations  cell   id  uuid  instance_uuid  status     migration_type  source_compute  dest_compute  updated_at  deleted
                                     cell1  5   u-5   s-5            cancelled  live-migration  c1              c2            -9d         5
+                                    cell1  8   u-8   s-8            cancelled  live-migration  c1              c2            -9d         8
             libvirt_domains  host  uuid  state    nova  id
                              c1    s-1   running  true  1
                              c1    s-2   running  true  2
                              c2    s-3   running  true  3
                              c1    s-3   running  true  4
+                             c2    s-7   running  true  7
+                             c2    s-8   shutoff  true  -
             qemu_processes   host  uuid  pid
                              c1    s-1   11
                              c1    s-2   12
                              c2    s-3   13
                              c1    s-3   14
+                             c2    s-7   17
             placement_resource_classes  id   name
                                         121  VCPU
             placement_providers  id   uuid  name  root_provider_id
@@ -136,6 +146,9 @@ CHECK = Check(
                                  125  u-3   1
                                  126  u-4   1
                                  127  u-5   1
+                                 129  s-2   1
+                                 130  u-7   1
+                                 128  u-8   1
             placement_allocations  id   consumer_id  resource_provider_id  resource_class_id  used  created_at
                                    121  s-1          121                   121                1     -9d
                                    122  s-3          121                   121                1     -9d
@@ -145,8 +158,11 @@ CHECK = Check(
                                    126  u-4          122                   121                1     -3d
                                    127  u-5          122                   121                1     -3d
                                    128  u-6          122                   121                1     -3d
+                                   129  s-2          122                   121                1     -3d
+                                   130  u-7          122                   121                1     -3d
+                                   120  u-8          122                   121                1     -3d
             """,
-            finds=("u-1", "u-2", "u-3", "u-4", "u-5", "u-6"),
+            finds=("u-1", "u-2", "u-3", "u-4", "u-5", "u-6", "u-7", "u-8"),
             plans="""
             take 1 VCPU of n-2 from migration u-1 in Placement
             take 1 VCPU of n-2 from migration u-4 in Placement

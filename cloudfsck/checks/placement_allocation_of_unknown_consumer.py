@@ -39,7 +39,7 @@ CHECK = Check(
                c.hosts, NULL AS cells, c.changed AS since, 'placement:placement' AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM consumers c
-          LEFT JOIN guest_hosts v ON v.server = c.consumer
+          LEFT JOIN consumer_guests v ON v.consumer = c.consumer
          WHERE coalesce(c.type, 'INSTANCE') IN ('INSTANCE', 'MIGRATION')
            AND len(list_filter(c.amounts, lambda one: one.resource IN ('VCPU', 'PCPU', 'MEMORY_MB'))) > 0
            AND NOT EXISTS (SELECT 1 FROM known_servers k WHERE k.server = c.consumer)

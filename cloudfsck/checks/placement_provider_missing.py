@@ -33,7 +33,7 @@ CHECK = Check(
                [] AS hosts, [n.cell] AS cells, n.created_at AS since, 'cell:' || n.cell AS clock,
                NULL AS by_hand, NULL AS rung, NULL AS rung_since
           FROM live_compute_nodes n
-          JOIN compute_services s ON s.cell = n.cell AND s.host = n.host AND s.up
+          JOIN compute_services s ON s.host = n.host AND s.up
          WHERE n.uuid IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM placement_providers p WHERE p.uuid = n.uuid)
     """,
