@@ -82,8 +82,8 @@ def two_hours_pass(cloud: Cloud, server: str) -> None:
 
 
 def evacuated_for_good(cloud: Cloud, api: Api, source: str, target: str, name: str) -> str:
-    """A host dies with all that is on it, its server is evacuated, and the host is removed from Nova's database by hand,
-    for it will not come back: nova-compute never frees there what the server had.
+    """A host dies with all that is on it, its server is evacuated, and the host is removed from Nova's database by
+    hand, for it will not come back: nova-compute never frees there what the server had.
 
     Through its API Nova would free it (nova/scheduler/client/report.py: delete_resource_provider, LP 1829479).
     """
