@@ -23,6 +23,12 @@ from cloudfsck.model import Check, Row, Scenario
 def _commands(row: Row) -> Iterable[str]:
     server = row["server"]
     yield f"as an administrator: openstack resource provider allocation show {server}"
+    for other in row["has_of"]:
+        # Nova gives nothing to one that has something (nova/cmd/manage.py: _heal_missing_alloc).
+        yield (
+            "as an administrator, if its guest is not there: openstack --os-placement-api-version 1.28 resource provider"
+            f" allocation unset --provider {other} {server}"
+        )
     yield f"on a controller: nova-manage placement heal_allocations --dry-run --instance {server}"
     yield f"on a controller, if that is what it has: nova-manage placement heal_allocations --instance {server}"
 

@@ -18,6 +18,7 @@ DELETED = "libvirt-domain-of-deleted-server"
 DIRECTORY = "nova-directory-of-deleted-server"
 RESIZE = "nova-resize-directory-left"
 MAPPING = "nova-mapping-without-server"
+ALLOCATION = "placement-allocation-missing"
 PORTS = "neutron-ports-of-server-differ"
 MISSING = "libvirt-domain-missing"
 ATTACHMENT = "cinder-attachment-of-deleted-server"
@@ -386,8 +387,9 @@ def test_restored_cell(cloud: Cloud, api: Api, operator: Operator, tmp_path_fact
             assert plan["stops"] == []
             assert not {made, deleted} & {act["case"] for act in plan["acts"]}
             left = [left["check"] for left in plan["left_out"] if made in left["key"] or deleted in left["key"]]
-            # A person sees that the one that is back has no domain and no port, and the other nothing but a mapping.
-            assert sorted(left) == [MISSING, PORTS, MAPPING]
+            # A person sees that the one that is back has no domain, no port and no place, and the other nothing but a
+            # mapping.
+            assert sorted(left) == [MISSING, PORTS, MAPPING, ALLOCATION]
     finally:
         interrupted.restore(cloud, "nova_cell1", before)
     assert operator("plan").data["stops"] != []  # until a person says that it is known
