@@ -75,6 +75,7 @@ def test_what_a_deleted_server_has_keeps_another_from_its_place(
     story.agreed("another server finds its place; Placement's audit finds nothing")
 
 
+@pytest.mark.long
 def test_what_a_confirmed_migration_still_has(cloud: Cloud, api: Api, administrator: Operator, story: Story) -> None:
     server, migration = capacity.confirmed_without_placement(cloud, api, "compute1", "capacity-3")
     story.made()
@@ -187,6 +188,7 @@ def keys(cloud: Cloud, project: str, *resources: str) -> set[str]:
     }  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_deletion_that_was_not_counted(cloud: Cloud, api: Api, accountant: Operator, story: Story) -> None:
     project = capacity.deletion_not_counted(cloud, api, "capacity-6")
     wrong = keys(cloud, project, "volumes", "gigabytes", "volumes_rbd", "gigabytes_rbd")
