@@ -10,7 +10,7 @@ from typing import Any
 from testbed import places
 from testbed.api import Api, until
 from testbed.cloud import Cloud
-from testbed.interrupted import booted, die, row_locked
+from testbed.interrupted import booted, die, row_locked, waiting
 from testbed.leftovers import INSTANCES, VIRSH, archive, nova_compute_dies, nova_compute_returns
 
 
@@ -131,16 +131,15 @@ def deletion_not_counted(cloud: Cloud, api: Api, name: str) -> str:
     """
     volume = api.volume(name, metadata={"row": "to hold it up"})
     ((project,),) = cloud.sql("cinder", f"SELECT project_id FROM volumes WHERE id = '{volume}'")
-    waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
     counted = f"project_id = '{project}' AND resource = 'volumes' AND NOT deleted"
     with ExitStack() as later:
         with row_locked(cloud, "cinder", "volume_metadata", f"volume_id = '{volume}'"):
             api.call("block_storage", "DELETE", f"/volumes/{volume}")
-            until("cinder-volume deletes the row", lambda: bool(cloud.sql("", waits)), 120)
+            until("cinder-volume deletes the row", lambda: waiting(cloud) > 0, 120)
             later.enter_context(row_locked(cloud, "cinder", "quota_usages", counted))
         row = f"SELECT 1 FROM volumes WHERE id = '{volume}' AND deleted"
         until("the row is deleted", lambda: bool(cloud.sql("cinder", row)), 60)
-        until("cinder-volume counts", lambda: bool(cloud.sql("", waits)), 60)
+        until("cinder-volume counts", lambda: waiting(cloud) > 0, 60)
         die(cloud.controller, "cinder-volume")
     cloud.start("cinder-volume")
     mine = f"project_id = '{project}' AND NOT deleted"

@@ -453,6 +453,11 @@ def row_locked(cloud: Cloud, database: str, table: str, where: str) -> Iterator[
         yield
 
 
+def waiting(cloud: Cloud) -> int:
+    """How many transactions wait for a row that another has locked."""
+    return len(cloud.sql("", "SELECT trx_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"))
+
+
 def die(node: Node, name: str) -> None:
     """Kill a service and all of its workers at once."""
     node.stop(name, signal.SIGKILL)

@@ -8,7 +8,7 @@ from typing import Any
 
 from testbed.api import Api, until
 from testbed.cloud import SERVICES, Cloud
-from testbed.interrupted import await_row, background, booted, die, row_locked
+from testbed.interrupted import await_row, background, booted, die, row_locked, waiting
 
 ROUTER = "way-out"
 #: Goes by ovn_revision_numbers every five minutes, and when it begins.
@@ -76,10 +76,9 @@ def made_too_late(cloud: Cloud, api: Api, host: str, name: str) -> Left:
     nova-api looks for ports of the server, and there is none yet (nova/compute/api.py: _local_delete).
     """
     network = api.sdk.network.find_network("net0").id
-    waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
     with row_locked(cloud, "neutron", "networks", f"id = '{network}'"):
         server = api.boot(name, host, wait=False)
-        until("neutron-api waits for the row of the network", lambda: bool(cloud.sql("", waits)), 120)
+        until("neutron-api waits for the row of the network", lambda: waiting(cloud) > 0, 120)
         # Meanwhile nova-compute makes the disk, and needs no port for that.
         disk = cloud.computes[host].path(f"/var/lib/nova/instances/{server}/disk")
         until("nova-compute has made the disk", disk.exists, 120)
@@ -101,9 +100,8 @@ def not_given_back(cloud: Cloud, api: Api, host: str, name: str) -> Left:
     """
     port = own(api, name)
     server = api.boot(name, host, networks=[{"port": port}])
-    waits = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' HAVING count(*) >= 2"
     with row_locked(cloud, "neutron", "ports", f"id = '{port}'"), background(lambda: api.delete(server)):
-        until("neutron-api waits for the row of the port, twice", lambda: bool(cloud.sql("", waits)), 120)
+        until("neutron-api waits for the row of the port, twice", lambda: waiting(cloud) >= 2, 120)
         die(cloud.controller, "neutron-api")
     cloud.start("neutron-api")
     becomes(api, port, "DOWN")
@@ -120,10 +118,9 @@ def binding_left(cloud: Cloud, api: Api, source: str, target: str, name: str) ->
     server = booted(api, name, source)
     (port,) = (one["id"] for one in ports(api, server))
     conductors = [one for one in SERVICES if "conductor" in one]
-    waits = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
     with row_locked(cloud, "neutron", "ports", f"id = '{port}'"):
         api.act(server, "os-migrateLive", {"host": target, "block_migration": "auto"})
-        until("neutron-api waits for the row of the port", lambda: bool(cloud.sql("", waits)), 120)
+        until("neutron-api waits for the row of the port", lambda: waiting(cloud) > 0, 120)
         for one in conductors:
             die(cloud.controller, one)
     bound = f"SELECT 1 FROM ml2_port_bindings WHERE port_id = '{port}' AND host = '{target}' AND status = 'INACTIVE'"
