@@ -24,7 +24,7 @@ from tests.bed.programs import await_true
 from tests.bed.targets import PREFIX
 from tests.real_cloud import Ran, User
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.long]
 
 HOST = "compute1"
 SERVER = "aaaaaaaa-0000-4000-8000-0000000000aa"
@@ -314,7 +314,6 @@ def test_each_is_judged_right(bed: Bed, operator: Operator) -> None:
     bed.goes_on()
 
 
-@pytest.mark.long
 def test_nothing_is_cleared_while_os_brick_connects_a_volume(bed: Bed, operator: Operator) -> None:
     machine = bed.machine
     path = operator.folder / "plan.json"
@@ -361,7 +360,6 @@ def test_what_is_left_is_cleared_beside_a_guest_at_work(bed: Bed, operator: Oper
     assert [target for target in (TWO, LIMPING, GRABBED, HELD, ARRAY) if target not in listed] == []
 
 
-@pytest.mark.long
 def test_a_lun_of_which_nobody_knows_goes_by_the_commands_that_are_told(bed: Bed, operator: Operator) -> None:
     (name,) = bed.unknown.disks
     (flush, delete) = [line for line in operator.told if "if nothing uses it" in line or "has succeeded" in line]
