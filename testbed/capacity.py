@@ -109,6 +109,10 @@ def known_again(cloud: Cloud, api: Api, host: str) -> None:
     for table in ("services", "compute_nodes"):
         cloud.sql("nova_cell1", f"UPDATE {table} SET deleted = 0, deleted_at = NULL WHERE host = '{host}'")
     nova_compute_returns(cloud, api, host)
+    known = f"/resource_providers/{provider(cloud, host)}/inventories"
+    until(f"{host} has a provider", lambda: api.sdk.placement.get(known).status_code == 200, 120)
+    # It is a new one, and in no availability zone yet.
+    cloud.openstack("nova-manage --config-file /etc/nova/nova.conf placement sync_aggregates")
 
 
 @contextmanager

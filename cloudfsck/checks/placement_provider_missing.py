@@ -22,6 +22,8 @@ def _commands(row: Row) -> Iterable[str]:
         yield f"as an administrator, once nothing is allocated on it: openstack resource provider delete {other}"
     yield f"on {row['host']}: journalctl -u nova-compute | grep -i placement"
     yield f"on {row['host']}, then: systemctl restart nova-compute"
+    # A new one is in no aggregate there, and no availability zone is looked for on it.
+    yield "on a controller, when it has made its provider: nova-manage placement sync_aggregates"
 
 
 CHECK = Check(
