@@ -64,7 +64,7 @@ def test_a_clock_is_that_of_one_part() -> None:
         "cell:cell1": NOW, "cell:cell2": NOW - dt.timedelta(minutes=5), "host:c1": NOW, "host:c2": NOW,
         "api:nova_api": NOW, "cinder:cinder": NOW, "designate:designate": NOW, "neutron:neutron": NOW,
         "keystone:keystone": NOW, "octavia:octavia": NOW, "neutron_nsx:neutron_nsx": NOW, "ovn:ovn": NOW,
-        "nsx:nsx": NOW, "cloud:": NOW,
+        "placement:placement": NOW, "nsx:nsx": NOW, "cloud:": NOW,
     }  # fmt: skip
 
 

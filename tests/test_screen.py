@@ -349,7 +349,8 @@ def test_the_verdicts() -> None:
     assert "nothing on 3 hosts: c1, c2, c3" in shown(view)
     assert "API" not in shown(view)
     busy = ZOMBIE.replace("display_name  project_id", "display_name  project_id  task_state").replace(
-        "web-1         p-1", "web-1 p-1 -").replace("web-2         p-1", "web-2 p-1 migrating")  # fmt: skip
+        "web-1         p-1", "web-1 p-1 -").replace(
+        "-9d         active    1            web-2         p-1", "-10m active 1 web-2 p-1 migrating")  # fmt: skip
     view = look(busy, "s-2")
     assert (view.outcome, view.busy) == ("busy", ("its task_state is migrating",))
     assert "task_state migrating" in shown(view)
