@@ -121,7 +121,7 @@ SELECT n.cell, n.id, n.uuid, n.host, n.hypervisor_hostname AS node, n.hypervisor
 -- The hypervisor on which a live server is; its UUID is that of its resource provider in Placement.  Of several nodes of one
 -- host, and of nodes that call themselves alike on several, each is one.
 CREATE VIEW server_nodes AS
-SELECT l.server, l.cell, n.uuid, n.type
+SELECT l.server, n.uuid, n.type
   FROM live_servers l
   JOIN live_compute_nodes n ON n.cell = l.cell AND n.host = l.host AND n.node = l.node;
 

@@ -11,7 +11,7 @@ from testbed import places
 from testbed.api import Api, until
 from testbed.cloud import Cloud
 from testbed.interrupted import booted, die, row_locked, waiting
-from testbed.leftovers import INSTANCES, VIRSH, archive, nova_compute_dies, nova_compute_returns
+from testbed.leftovers import INSTANCES, VIRSH, archive, nova_compute_dies, nova_compute_returns, two_hours_pass
 
 
 def allocated(api: Api, consumer: str) -> dict[str, dict[str, int]]:
@@ -71,14 +71,6 @@ def confirmed_without_placement(cloud: Cloud, api: Api, source: str, name: str) 
     ((migration,),) = cloud.sql("nova_cell1", f"SELECT uuid {move}")
     two_hours_pass(cloud, server)
     return server, migration
-
-
-def two_hours_pass(cloud: Cloud, server: str) -> None:
-    """Since the server's last move: within the first hour Nova may still be clearing up."""
-    cloud.sql(
-        "nova_cell1",
-        f"UPDATE migrations SET updated_at = updated_at - INTERVAL 2 HOUR WHERE instance_uuid = '{server}'",
-    )
 
 
 def evacuated_for_good(cloud: Cloud, api: Api, source: str, target: str, name: str) -> str:

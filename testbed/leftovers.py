@@ -46,13 +46,18 @@ def put_back_by_hand(cloud: Cloud, api: Api, source: str, target: str, name: str
     until("its old directory is gone", lambda: not old.path(place).exists(), 60)
     shutil.copytree(new.path(place), old.path(place))
     old.run(*VIRSH, "define", "/dev/stdin", input=kept)
-    mine = f"WHERE instance_uuid = '{server}'"
-    move = f"SELECT status FROM migrations {mine}"
+    move = f"SELECT status FROM migrations WHERE instance_uuid = '{server}'"
     until("the move is over", lambda: cloud.sql("nova_cell1", move) == [["completed"]], 60)
-    # Two hours pass: within the first, Nova may still be clearing up.
-    late = "updated_at - INTERVAL 2 HOUR"
-    cloud.sql("nova_cell1", f"UPDATE migrations SET updated_at = {late} {mine}")
+    two_hours_pass(cloud, server)
     return server
+
+
+def two_hours_pass(cloud: Cloud, server: str) -> None:
+    """Since the server's last move: within the first hour Nova may still be clearing up."""
+    cloud.sql(
+        "nova_cell1",
+        f"UPDATE migrations SET updated_at = updated_at - INTERVAL 2 HOUR WHERE instance_uuid = '{server}'",
+    )
 
 
 def deleted_half_way(cloud: Cloud, api: Api, host: str, name: str) -> str:

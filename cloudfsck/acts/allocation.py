@@ -38,6 +38,12 @@ def said(amounts: Iterable[Amount]) -> str:
     )
 
 
+def unset(consumer: str, *providers: str) -> str:
+    """What a person types so that a consumer has nothing, or nothing of these providers."""
+    of = "".join(f" --provider {one}" for one in providers)
+    return f"openstack --os-placement-api-version 1.28 resource provider allocation unset{of} {consumer}"
+
+
 @dataclass(frozen=True)
 class _Change:
     """What is done to what a consumer has: to the amounts `taken`, beside those that are `kept`.
@@ -93,6 +99,9 @@ class _Change:
         if noted != ([] if self.generation is None else [(self.generation,)]):
             raise Moved(f"{self}: it is in generation {noted}, not {self.generation}")
 
+    def _grow(self, db: Any) -> None:
+        db.execute("UPDATE placement_consumers SET generation = generation + 1 WHERE uuid = ?", [self.consumer])
+
 
 def _by_provider(amounts: Iterable[Amount]) -> Mapping[str, Mapping[str, int]]:
     by_provider: dict[str, dict[str, int]] = {}
@@ -120,8 +129,7 @@ class Take(_Change):
 
     @property
     def command(self) -> str:
-        of = "".join(f" --provider {one}" for one in sorted({one.provider for one in self.taken})) if self.kept else ""
-        return f"openstack --os-placement-api-version 1.28 resource provider allocation unset{of} {self.consumer}"
+        return unset(self.consumer, *(sorted({one.provider for one in self.taken}) if self.kept else ()))
 
     def undo(self, saw: Row) -> Give:
         after = self.generation + 1 if self.kept and self.generation is not None else None
@@ -139,9 +147,7 @@ class Take(_Change):
             {"consumer": self.consumer, "taken": [one.provider for one in self.taken]},
         )
         if self.kept:
-            db.execute(
-                "UPDATE placement_consumers SET generation = generation + 1 WHERE uuid = ?", [self.consumer]
-            )  # fmt: skip
+            self._grow(db)
         else:
             db.execute("DELETE FROM placement_consumers WHERE uuid = ?", [self.consumer])
 
@@ -189,9 +195,7 @@ class Give(_Change):
         if self.generation is None:
             db.execute("INSERT INTO placement_consumers (uuid, generation) VALUES (?, 1)", [self.consumer])
         else:
-            db.execute(
-                "UPDATE placement_consumers SET generation = generation + 1 WHERE uuid = ?", [self.consumer]
-            )  # fmt: skip
+            self._grow(db)
 
     def __str__(self) -> str:
         return f"give {said(self.taken)} back to {self.who} in Placement"

@@ -17,6 +17,7 @@ When not to repair
 from collections.abc import Iterable
 from datetime import timedelta
 
+from cloudfsck.acts import allocation
 from cloudfsck.model import Check, Row, Scenario
 
 
@@ -25,10 +26,7 @@ def _commands(row: Row) -> Iterable[str]:
     yield f"as an administrator: openstack resource provider allocation show {server}"
     for other in row["has_of"]:
         # Nova gives nothing to one that has something (nova/cmd/manage.py: _heal_missing_alloc).
-        yield (
-            "as an administrator, if its guest is not there: openstack --os-placement-api-version 1.28 resource provider"
-            f" allocation unset --provider {other} {server}"
-        )
+        yield f"as an administrator, if its guest is not there: {allocation.unset(server, other)}"
     yield f"on a controller: nova-manage placement heal_allocations --dry-run --instance {server}"
     yield f"on a controller, if that is what it has: nova-manage placement heal_allocations --instance {server}"
 

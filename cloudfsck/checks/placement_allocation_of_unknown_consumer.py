@@ -15,6 +15,7 @@ When not to repair
 
 from collections.abc import Iterable
 
+from cloudfsck.acts import allocation
 from cloudfsck.model import Check, Row, Scenario
 
 
@@ -23,10 +24,7 @@ def _commands(row: Row) -> Iterable[str]:
     yield f"as an administrator: openstack resource provider allocation show {consumer}"
     for host in row["guests_on"]:
         yield f"on {host}: virsh dominfo {consumer}"
-    yield (
-        "as an administrator, once it is known that nobody has it: openstack --os-placement-api-version 1.28"
-        f" resource provider allocation unset {consumer}"
-    )
+    yield f"as an administrator, once it is known that nobody has it: {allocation.unset(consumer)}"
 
 
 CHECK = Check(

@@ -175,7 +175,7 @@ def accountant(cloud: Cloud, tmp_path: Path) -> Operator:
 
 
 def usages(cloud: Cloud, project: str) -> dict[str, str]:
-    """What Cinder counts of a project, and has reserved."""
+    """What Cinder counts of a project, by the number of the row."""
     counted = f"SELECT id, in_use FROM quota_usages WHERE project_id = '{project}' AND NOT deleted"
     return dict(cloud.sql("cinder", counted))
 
